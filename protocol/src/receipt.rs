@@ -1,0 +1,158 @@
+//! RECEIPT: what became of one send at its recipients (S8).
+
+use crate::name::NameRef;
+use crate::reason::Status;
+use crate::wire::{Malformed, NoSpace, Reader, Writer, flag};
+
+/// Recipients per status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ReceiptCounts([u32; Status::COUNT]);
+
+impl ReceiptCounts {
+    /// Recipients with this status.
+    pub const fn count(&self, status: Status) -> u32 {
+        self.0[status as usize]
+    }
+
+    /// Adds `recipients` with this status, saturating.
+    pub fn add(&mut self, status: Status, recipients: u32) {
+        let count = &mut self.0[status as usize];
+        *count = count.saturating_add(recipients);
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for &status in Status::ALL {
+            self.add(status, other.count(status));
+        }
+    }
+
+    /// All recipients.
+    pub fn total(&self) -> u32 {
+        self.0.iter().fold(0, |sum, &count| sum.saturating_add(count))
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let present = reader.u8("statuses present")?;
+        let mut counts = Self::default();
+        for &status in Status::ALL {
+            if present & (1 << status.code()) != 0 {
+                counts.0[status as usize] = reader.varint("count of a status")?;
+            }
+        }
+        Ok(counts)
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
+        let with_count = || Status::ALL.iter().filter(|status| self.count(**status) > 0);
+        writer.u8(with_count().fold(0, |bits, status| bits | 1 << status.code()))?;
+        with_count().try_for_each(|&status| writer.varint(self.count(status)))
+    }
+}
+
+/// One recipient and what became of the message there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ReceiptEntry<'a> {
+    /// The recipient's client id.
+    pub client: NameRef<'a>,
+    /// What became of it.
+    pub status: Status,
+}
+
+impl<'a> ReceiptEntry<'a> {
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let client = NameRef::decode(reader)?;
+        let status = Status::from_code(reader.u8("status")?).ok_or(Malformed { field: "status" })?;
+        Ok(Self { client, status })
+    }
+}
+
+/// The named recipients of one part of a receipt.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiptEntries<'a>(Repr<'a>);
+
+#[derive(Clone, Copy, Debug)]
+enum Repr<'a> {
+    /// Checked bytes from the wire.
+    Encoded(&'a [u8]),
+    Entries(&'a [ReceiptEntry<'a>]),
+}
+
+impl<'a> ReceiptEntries<'a> {
+    /// Entries to be sent.
+    pub const fn new(entries: &'a [ReceiptEntry<'a>]) -> Self {
+        Self(Repr::Entries(entries))
+    }
+
+    /// The entries in order.
+    pub fn iter(&self) -> impl Iterator<Item = ReceiptEntry<'a>> + use<'a> {
+        let (mut encoded, entries) = match self.0 {
+            Repr::Encoded(bytes) => (Reader::new(bytes), &[][..]),
+            Repr::Entries(entries) => (Reader::new(&[]), entries),
+        };
+        // Checked by `decode`; a failure would only end the list.
+        core::iter::from_fn(move || ReceiptEntry::decode(&mut encoded).ok()).chain(entries.iter().copied())
+    }
+}
+
+impl PartialEq for ReceiptEntries<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for ReceiptEntries<'_> {}
+
+/// What became of one send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt<'a> {
+    /// The low 16 bits of the number of the SEND frame.
+    pub number: u16,
+    /// Some recipients are QUEUED; another receipt will end them (S8).
+    pub interim: bool,
+    /// More parts of this receipt follow.
+    pub more: bool,
+    /// The send's id was seen before: this is the first one's outcome, and nothing was delivered (S12).
+    pub duplicate: bool,
+    /// Recipients per status, in all parts together; the same in each part.
+    pub counts: ReceiptCounts,
+    /// The recipients that this part names; none with [`ReceiptMode::Summary`](crate::ReceiptMode::Summary).
+    pub entries: ReceiptEntries<'a>,
+}
+
+const INTERIM: u8 = 1;
+const MORE: u8 = 1 << 1;
+const DUPLICATE: u8 = 1 << 2;
+
+impl<'a> Receipt<'a> {
+    pub(crate) fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        let number = reader.u16("number of the send")?;
+        let flags = reader.u8("receipt flags")?;
+        if flags & !(INTERIM | MORE | DUPLICATE) != 0 {
+            return Err(Malformed { field: "reserved receipt flags" });
+        }
+        let counts = ReceiptCounts::decode(&mut reader)?;
+        let entries = reader.rest();
+        while !reader.is_empty() {
+            ReceiptEntry::decode(&mut reader)?;
+        }
+        let (interim, more, duplicate) = (flags & INTERIM != 0, flags & MORE != 0, flags & DUPLICATE != 0);
+        Ok(Self { number, interim, more, duplicate, counts, entries: ReceiptEntries(Repr::Encoded(entries)) })
+    }
+
+    pub(crate) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
+        writer.u16(self.number)?;
+        writer.u8(flag(self.interim, INTERIM) | flag(self.more, MORE) | flag(self.duplicate, DUPLICATE))?;
+        self.counts.encode(writer)?;
+        match self.entries.0 {
+            Repr::Encoded(bytes) => writer.bytes(bytes),
+            Repr::Entries(entries) => entries.iter().try_for_each(|entry| {
+                entry.client.encode(writer)?;
+                writer.u8(entry.status.code())
+            }),
+        }
+    }
+}
