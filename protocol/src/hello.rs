@@ -37,7 +37,11 @@ pub struct Resume {
     pub session: u64,
     /// How many of the gateway's numbered frames the device has received.
     pub received: u32,
-    /// How many of its own numbered frames the device knows to be acknowledged.
+    /// How many of those it has done with, that is, acknowledged: the gateway takes this for the sum of the
+    /// device's acknowledgements so far, whatever of them was lost with the connection.
+    pub taken: u32,
+    /// How many of its own numbered frames the device knows to be acknowledged: the gateway's
+    /// acknowledgements go on from here.
     pub acknowledged: u32,
 }
 
@@ -104,6 +108,7 @@ impl<'a> Hello<'a> {
             hello.resume = Some(Resume {
                 session: reader.u64("session")?,
                 received: reader.u32("received")?,
+                taken: reader.u32("taken")?,
                 acknowledged: reader.u32("acknowledged")?,
             });
         }
@@ -129,6 +134,7 @@ impl<'a> Hello<'a> {
         if let Some(resume) = &self.resume {
             writer.u64(resume.session)?;
             writer.u32(resume.received)?;
+            writer.u32(resume.taken)?;
             writer.u32(resume.acknowledged)?;
         }
         if let Some(will) = &self.will {

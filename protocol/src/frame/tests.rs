@@ -95,11 +95,11 @@ proptest! {
     #[test]
     fn hellos_round_trip(
         keep_alive: u16, max_body: u16, window: u16, names: u16, session_expiry: u32,
-        client_id in ".{0,70}", resume in prop::option::of(any::<(u64, u32, u32)>()), will: bool,
+        client_id in ".{0,70}", resume in prop::option::of(any::<(u64, u32, u32, u32)>()), will: bool,
     ) {
         let body = [0, 0, 3, b'a', b'/', b'b', b'x'];
         let will = will.then(|| WillFrame::new(Kind::PUBLISH, &body).unwrap());
-        let resume = resume.map(|(session, received, acknowledged)| Resume { session, received, acknowledged });
+        let resume = resume.map(|(session, received, taken, acknowledged)| Resume { session, received, taken, acknowledged });
         let hello = Hello { version: VERSION, keep_alive, max_body, window, names, session_expiry, client_id: &client_id, resume, will };
         round_trip(&Frame::Hello(hello));
         round_trip(&Frame::Welcome(Welcome {
