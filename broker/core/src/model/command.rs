@@ -1,0 +1,172 @@
+//! What sessions ask of the hub, and what it answers. Both protocols use the same commands: that is what
+//! makes the rules the same for both (S15).
+
+use std::sync::Arc;
+
+use super::{ClientId, GroupName, Identity, Message, QoS, Reception, ReceiptReport, Refusal, Signal};
+
+/// A session's own number for a request, given back with the answer: an MQTT packet identifier (0 where
+/// there is none) or the number of a device's frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u32);
+
+/// What a session asks of the hub.
+#[derive(Debug)]
+pub enum Command {
+    /// The first packet: who wants in. Answered by [`Reply::Connected`], [`Reply::Challenge`] or
+    /// [`Reply::ConnectRefused`].
+    Connect(Box<ConnectRequest>),
+    /// A signal. Answered by [`Reply::Done`] or [`Reply::Refused`], and by [`Reply::Receipt`] if asked for.
+    Send {
+        /// Given back with the answer.
+        request: RequestId,
+        /// The signal.
+        signal: Box<Signal>,
+        /// The sender can be told a refusal; else it is slowed when over its rate (S7).
+        refusable: bool,
+    },
+    /// A message to a plain topic. Answered by [`Reply::Done`] or [`Reply::Refused`].
+    Publish {
+        /// Given back with the answer.
+        request: RequestId,
+        /// The message; its origin is a topic.
+        message: Arc<Message>,
+    },
+    /// A send or publish that the session itself had to refuse. Answered by [`Reply::Refused`], so that
+    /// answers keep their order and refusals are counted in one place.
+    Refuse {
+        /// Given back with the answer.
+        request: RequestId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Groups, inbox, filters. Answered by [`Reply::Subscribed`].
+    Subscribe {
+        /// Given back with the answer.
+        request: RequestId,
+        /// What to subscribe to, and how, or why the session refuses that entry.
+        items: Vec<Result<SubscribeItem, Refusal>>,
+    },
+    /// The end of subscriptions. Answered by [`Reply::Unsubscribed`].
+    Unsubscribe {
+        /// Given back with the answer.
+        request: RequestId,
+        /// What to end; one that isn't there is no error.
+        filters: Vec<Filter>,
+    },
+    /// The client says goodbye: nothing is expected of it any more.
+    Disconnect {
+        /// Whether its will is to be published all the same.
+        with_will: bool,
+    },
+}
+
+/// Who wants in, and how.
+#[derive(Debug)]
+pub struct ConnectRequest {
+    /// The id, or none where the gateway is to choose one.
+    pub identity: Option<Identity>,
+    /// What it shows for itself.
+    pub credential: Credential,
+    /// What to send when the connection is lost.
+    pub will: Option<Will>,
+    /// Its inbox is open from the start: device sessions have no subscription for it.
+    pub inbox: Option<Reception>,
+}
+
+/// What a client shows for itself.
+#[derive(Debug)]
+pub enum Credential {
+    /// Nothing.
+    None,
+    /// Name and password (MQTT).
+    Password {
+        /// The name.
+        user: String,
+        /// The password.
+        password: Vec<u8>,
+    },
+    /// It can answer a challenge (devices).
+    Challengeable,
+    /// The answer to a challenge.
+    Proof {
+        /// The nonce that the hub gave.
+        challenge: Challenge,
+        /// HMAC-SHA256; see [`bugle_protocol::auth`].
+        proof: [u8; bugle_protocol::auth::PROOF],
+    },
+}
+
+/// The hub's nonce for one attempt to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Challenge(pub [u8; bugle_protocol::auth::NONCE]);
+
+/// What to send when a connection is lost.
+#[derive(Clone, Debug)]
+pub enum Will {
+    /// A signal, checked when it fires (T1).
+    Send(Box<Signal>),
+    /// A message to a plain topic.
+    Publish(Arc<Message>),
+}
+
+/// Something that can be subscribed to, without the how.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// A group: subscribing joins, unsubscribing leaves (S2).
+    Group(GroupName),
+    /// The client's own inbox (T2).
+    Inbox,
+    /// A topic filter of MQTT; over the signalling prefix it observes (T6).
+    Topic(Arc<str>),
+}
+
+/// One entry of a subscribe.
+#[derive(Clone, Debug)]
+pub struct SubscribeItem {
+    /// What.
+    pub filter: Filter,
+    /// How.
+    pub reception: Reception,
+}
+
+/// What the hub answers.
+#[derive(Debug)]
+pub enum Reply {
+    /// The client is in.
+    Connected(Connected),
+    /// Prove the credential over this nonce; then ask to connect again.
+    Challenge(Challenge),
+    /// The client is not let in; the connection ends.
+    ConnectRefused(Refusal),
+    /// The send, publish, or what else was asked is done; for a send that is S8's acknowledgement.
+    Done(RequestId),
+    /// The send or publish was refused, and nothing came of it.
+    Refused(RequestId, Refusal),
+    /// One result per item: the granted QoS, or why not.
+    Subscribed(RequestId, Vec<Result<QoS, Refusal>>),
+    /// One result per filter: whether there was something to end.
+    Unsubscribed(RequestId, Vec<bool>),
+    /// What became of a send.
+    Receipt(Box<ReceiptReport>),
+    /// The connection ends, for a reason outside of it: takeover, shutdown, kick.
+    Close(Refusal),
+}
+
+/// What holds for a client that was let in.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    /// Its identity.
+    pub identity: Identity,
+    /// The hub chose the id.
+    pub assigned: bool,
+    /// The number of its session, unique in this process.
+    pub session: u64,
+}
+
+impl Connected {
+    /// The client id of S1, if the identity is one.
+    pub fn client_id(&self) -> Option<ClientId> {
+        self.identity.client_id()
+    }
+}

@@ -1,0 +1,107 @@
+//! Who and where: client ids, group names and message ids (S1, S2, S12).
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use bugle_protocol::is_name;
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name, if `text` is one: 1-64 of `A-Z a-z 0-9 . _ : -`.
+            pub fn new(text: &str) -> Option<Self> {
+                is_name(text).then(|| Self(text.into()))
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+name! {
+    /// A client id, which is the identity (S1).
+    ClientId
+}
+name! {
+    /// The name of a group (S2).
+    GroupName
+}
+name! {
+    /// The sender's own id for a message (S12).
+    MessageId
+}
+
+/// Whoever is connected: a client id, or another id that an MQTT client chose, which makes it a plain MQTT
+/// client that can neither be addressed nor send signals (S1).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    name: Arc<str>,
+    addressable: bool,
+}
+
+impl Identity {
+    /// The identity with this id. Any text will do; the caller bounds its length.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.into(), addressable: is_name(name) }
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// The client id, if it is one.
+    pub fn client_id(&self) -> Option<ClientId> {
+        self.addressable.then(|| ClientId(self.name.clone()))
+    }
+}
+
+impl Borrow<str> for Identity {
+    fn borrow(&self) -> &str {
+        &self.name
+    }
+}
+
+impl From<ClientId> for Identity {
+    fn from(id: ClientId) -> Self {
+        Self { name: id.0, addressable: true }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.name, f)
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}

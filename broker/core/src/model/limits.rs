@@ -1,0 +1,58 @@
+//! How much anyone may have. The defaults are the design's; configuration replaces them.
+
+/// Bounds that hold for every client and every shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Signals a second of one identity, which is also the bucket's capacity (S7).
+    pub rate: u32,
+    /// Urgent signals a second of one identity (S16).
+    pub urgent_rate: u32,
+    /// Bytes of publishes that wait where their sender can't be refused (S7).
+    pub park_bytes: usize,
+    /// Messages that wait for one recipient.
+    pub mailbox_messages: usize,
+    /// Bytes of payload that wait for one recipient.
+    pub mailbox_bytes: usize,
+    /// Envelopes that wait between two shards.
+    pub fifo_envelopes: usize,
+    /// Groups that one client may be in.
+    pub groups_per_client: usize,
+    /// Topic filters that one client may have.
+    pub filters_per_client: usize,
+    /// Sends, joins and subscriptions of one client that wait for their answer before its input pauses.
+    pub requests_per_client: usize,
+    /// Sends of one client whose receipts are still open, before `BUSY`.
+    pub receipts_per_client: usize,
+    /// When the receipt of a send without ttl closes, in milliseconds (S8).
+    pub receipt_timeout: u64,
+    /// Time from connecting to a whole CONNECT or hello, and again to a proof, in milliseconds.
+    pub connect_timeout: u64,
+    /// Largest MQTT packet that is read, in bytes.
+    pub max_packet: usize,
+    /// Longest MQTT client id that is not a client id of S1, in bytes.
+    pub max_mqtt_client_id: usize,
+    /// Clients on one shard.
+    pub clients_per_shard: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            rate: 100,
+            urgent_rate: 10,
+            park_bytes: 64 * 1024,
+            mailbox_messages: 1000,
+            mailbox_bytes: 1024 * 1024,
+            fifo_envelopes: 8192,
+            groups_per_client: 256,
+            filters_per_client: 1024,
+            requests_per_client: 64,
+            receipts_per_client: 2048,
+            receipt_timeout: 10_000,
+            connect_timeout: 10_000,
+            max_packet: 1024 * 1024,
+            max_mqtt_client_id: 256,
+            clients_per_shard: 100_000,
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The values that sessions, rules and hub speak to each other in. Everything here is already checked:
+//! code that holds a [`ClientId`] or a [`RecipientList`] needs no further look at it.
+
+mod command;
+mod identity;
+mod limits;
+mod message;
+mod outcome;
+mod signal;
+mod time;
+
+pub use command::{
+    Challenge, Command, ConnectRequest, Connected, Credential, Filter, Reply, RequestId, SubscribeItem, Will,
+};
+pub use identity::{ClientId, GroupName, Identity, MessageId};
+pub use limits::Limits;
+pub use message::{
+    Delivery, Encoding, EncodingKey, Message, Origin, Outgoing, QoS, ReceiptSlot, Reception, Settled,
+};
+pub use outcome::{ReceiptReport, Refusal};
+pub use signal::{Recipients, RecipientList, Signal, SignalOptions, Target};
+pub use time::Instant;
+
+pub use bugle_protocol::{Mode, Reason, ReceiptCounts, ReceiptMode, Status};
+
+/// A hash map whose iteration order doesn't depend on the hash, so that a simulated run replays exactly.
+pub type Map<K, V> = indexmap::IndexMap<K, V, foldhash::fast::RandomState>;
+/// A set likewise.
+pub type Set<K> = indexmap::IndexSet<K, foldhash::fast::RandomState>;
