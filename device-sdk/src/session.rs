@@ -1,0 +1,306 @@
+//! The client as a state machine without IO: bytes, requests and time go in (`handle_*`,
+//! [`submit`](Session::submit)), bytes to write, deadlines and events come out (`poll_*`). It owns the
+//! buffers and everything that is known of the gateway, and refuses to wait, to allocate, and to look at a
+//! clock: times are milliseconds since any fixed moment, as arguments. Read docs/protocol.md first.
+//!
+//! ```text
+//!            handle_connected            WELCOME          disconnect
+//!    Down -------------------> Greeting ---------> Open -----------> Leaving
+//!     ^                           | BYE, fault,      | BYE, fault,      | all written
+//!     |    handle_disconnected    v time             v time             v
+//!     +------------------------ Closing <------------+------------------+
+//! ```
+//!
+//! `connection` has the ways between these states and their times, `process` deals with frames that come in,
+//! `transmit` with what goes out, `submit` with what the application asks for; each of the other files holds
+//! one table.
+
+mod clock;
+mod connection;
+mod inbox;
+mod interest;
+mod names;
+mod outbox;
+mod outcomes;
+mod process;
+mod submit;
+mod transmit;
+
+use core::task::Waker;
+
+use bugle_protocol::auth::PROOF;
+use bugle_protocol::{MAX_NAME, Reason, Status, Welcome};
+use embassy_sync::waitqueue::MultiWakerRegistration;
+use heapless::{Deque, String};
+
+pub use self::inbox::NameSlot;
+pub use self::names::AnnouncedSlot;
+pub use self::outcomes::SendSlot;
+pub use self::process::Lent;
+pub use self::submit::Request;
+
+use self::clock::GatewayClock;
+use self::inbox::Inbox;
+use self::interest::{Interest, Interests};
+use self::names::AnnouncedNames;
+use self::outbox::Outbox;
+use self::outcomes::Outcomes;
+use crate::config::{Config, ConfigError};
+use crate::signal::{Accepted, Connection, Counters, Disconnect, Event, Receipt, SendError};
+
+/// Smallest buffer for [`Session::poll_transmit`], in bytes.
+pub const CHUNK: usize = 512;
+
+const EVENTS: usize = 8;
+
+/// The memory of a session, sized by the application.
+#[derive(Debug)]
+pub struct Storage<'a> {
+    /// Received bytes, until they are dealt with.
+    pub receive: &'a mut [u8],
+    /// Frames to be sent, until they are acknowledged.
+    pub outbox: &'a mut [u8],
+    /// Names that the gateway announced.
+    pub names: &'a mut [NameSlot],
+    /// Names announced to the gateway.
+    pub announced: &'a mut [AnnouncedSlot],
+    /// Joined groups and subscriptions: 3 bytes and the name for each.
+    pub interests: &'a mut [u8],
+    /// Sends that somebody waits for, 256 at most.
+    pub sends: &'a mut [SendSlot],
+    /// Entries of receipts that nobody has read yet: 3 bytes and the client id for each.
+    pub receipts: &'a mut [u8],
+}
+
+/// How the connection stands.
+enum Link {
+    Down,
+    Greeting(Greeting),
+    Open,
+    /// The application wants no more: what is queued is written yet, then the goodbye.
+    Leaving,
+    /// Over, once the goodbye is written, if there is one.
+    Closing(Disconnect, Option<Reason>),
+}
+
+enum Greeting {
+    WriteHello,
+    WriteProof([u8; PROOF]),
+    /// For the gateway's next word.
+    Waiting,
+}
+
+/// What has to happen to a lent inbox when it comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnReturn {
+    Nothing,
+    Clear,
+    Restart,
+}
+
+/// The client's state. See [the module](self).
+pub struct Session<'a> {
+    config: Config<'a>,
+    /// Largest frame body to receive.
+    max_body: u16,
+    link: Link,
+    /// Not here while the application looks at what is in it.
+    inbox: Option<Inbox<'a>>,
+    on_return: OnReturn,
+    outbox: Outbox<'a>,
+    announced: AnnouncedNames<'a>,
+    interests: Interests<'a>,
+    outcomes: Outcomes<'a>,
+    clock: GatewayClock,
+
+    /// What was agreed in the last welcome; `None` when there is no session to go on with.
+    agreed: Option<Welcome>,
+    /// Groups and subscriptions are being restored in this new session, so nothing else may go first.
+    is_restoring: bool,
+    /// When groups and subscriptions are to be restored next; 0 when that waits for nothing but room.
+    restore_at: u64,
+    /// How many of the gateway's frames were looked at before the connection was lost: their outcomes are
+    /// known.
+    known_until: u32,
+    /// How many of the gateway's frames were acknowledged.
+    acknowledged: u32,
+
+    /// When hello or proof was written.
+    asked_at: u64,
+    greet_until: u64,
+    lost_at: u64,
+    last_sent: u64,
+    last_heard: u64,
+    last_ping: u64,
+    /// When the clock is asked for next.
+    sync_at: u64,
+    /// The clock question that is open.
+    sync: Option<(u32, u64)>,
+    /// Since when the gateway owes an acknowledgement.
+    owed_since: u64,
+    /// A ping to be answered, with its token.
+    pong: Option<Option<u32>>,
+
+    last: Option<Disconnect>,
+    stopped: Option<Disconnect>,
+    events: Deque<Event, EVENTS>,
+    counters: Counters,
+
+    /// Those who wait for room, or for the connection.
+    senders: MultiWakerRegistration<8>,
+    /// Those who wait for deliveries, for events, or for the connection.
+    takers: MultiWakerRegistration<4>,
+    runner: Option<Waker>,
+    has_news_for_runner: bool,
+}
+
+impl<'a> Session<'a> {
+    /// A session without a connection.
+    pub fn new(storage: Storage<'a>, config: Config<'a>) -> Result<Self, ConfigError> {
+        let mut session = Self {
+            config,
+            max_body: 0,
+            link: Link::Down,
+            on_return: OnReturn::Nothing,
+            inbox: Some(Inbox::new(storage.receive, storage.names)),
+            outbox: Outbox::new(storage.outbox),
+            announced: AnnouncedNames::new(storage.announced),
+            interests: Interests::new(storage.interests),
+            outcomes: Outcomes::new(storage.sends, storage.receipts),
+            clock: GatewayClock::default(),
+            agreed: None,
+            is_restoring: false,
+            restore_at: 0,
+            known_until: 0,
+            acknowledged: 0,
+            asked_at: 0,
+            greet_until: 0,
+            lost_at: 0,
+            last_sent: 0,
+            last_heard: 0,
+            last_ping: 0,
+            sync_at: 0,
+            sync: None,
+            owed_since: 0,
+            pong: None,
+            last: None,
+            stopped: None,
+            events: Deque::new(),
+            counters: Counters::default(),
+            senders: MultiWakerRegistration::new(),
+            takers: MultiWakerRegistration::new(),
+            runner: None,
+            has_news_for_runner: false,
+        };
+        let receive_buffer = session.receive_room();
+        session.max_body = config.check(receive_buffer, session.largest_hello())?;
+        Ok(session)
+    }
+
+    /// How many bytes [`handle_bytes`](Self::handle_bytes) would take: 0 while the receive buffer is full of
+    /// what the application didn't take.
+    pub fn receive_room(&self) -> usize {
+        self.inbox.as_ref().map_or(0, Inbox::room)
+    }
+
+    /// How the client stands to the gateway.
+    pub fn status(&self) -> Connection {
+        match (&self.link, self.stopped) {
+            (Link::Down, Some(cause)) => Connection::Stopped(cause),
+            (Link::Open, _) if self.is_restoring => Connection::Restoring,
+            (Link::Open, _) => Connection::Online,
+            _ => Connection::Offline(self.last),
+        }
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Whether `group` was joined and is restored in a new session.
+    pub fn remembers_group(&self, group: &str) -> bool {
+        self.interests.contains(Interest::Group(group))
+    }
+
+    /// Whether `filter` was subscribed to and is restored in a new session.
+    pub fn remembers_filter(&self, filter: &str) -> bool {
+        self.interests.contains(Interest::Filter { filter, at_least_once: false })
+    }
+
+    /// The latest time that the gateway's clock can show now, in its milliseconds (S9).
+    pub fn gateway_time(&self, now: u64) -> Option<u64> {
+        matches!(self.link, Link::Open).then(|| self.clock.latest(now)).flatten()
+    }
+
+    /// The oldest event that wasn't seen.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.events.is_full() {
+            self.events.pop_front();
+            self.counters.events_missed = self.counters.events_missed.wrapping_add(1);
+        }
+        // There is room now.
+        let _ = self.events.push_back(event);
+        self.takers.wake();
+    }
+
+    /// Whether the frame of this slot was taken; `None` while that is open.
+    pub fn poll_acceptance(&mut self, slot: u8) -> Option<Result<Accepted, SendError>> {
+        self.outcomes.acceptance(slot)
+    }
+
+    /// The next receipt of this slot's send; `None` while it is open.
+    pub fn poll_receipt(&mut self, slot: u8) -> Option<Result<Receipt, SendError>> {
+        self.outcomes.take_receipt(slot)
+    }
+
+    /// The next entry of this slot's receipts.
+    pub fn poll_receipt_entry(&mut self, slot: u8) -> Option<(String<MAX_NAME>, Status)> {
+        self.outcomes.take_entry(slot)
+    }
+
+    /// Nobody waits for this slot's outcome any longer.
+    pub fn release(&mut self, slot: u8) {
+        self.outcomes.release(slot);
+        self.senders.wake();
+    }
+
+    pub(crate) fn config(&self) -> &Config<'a> {
+        &self.config
+    }
+
+    pub(crate) fn register_outcome(&mut self, slot: u8, waker: &Waker) {
+        self.outcomes.register(slot, waker);
+    }
+
+    pub(crate) fn register_sender(&mut self, waker: &Waker) {
+        self.senders.register(waker);
+    }
+
+    pub(crate) fn register_taker(&mut self, waker: &Waker) {
+        self.takers.register(waker);
+    }
+
+    /// Whether something happened that the runner must look at; if not, it is woken when it does.
+    pub(crate) fn poll_runner(&mut self, waker: &Waker) -> bool {
+        if core::mem::take(&mut self.has_news_for_runner) {
+            return true;
+        }
+        self.runner = Some(waker.clone());
+        false
+    }
+
+    pub(crate) fn call_runner(&mut self) {
+        self.has_news_for_runner = true;
+        if let Some(runner) = self.runner.take() {
+            runner.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

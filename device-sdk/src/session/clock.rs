@@ -1,0 +1,90 @@
+//! The gateway's clock, as the latest that it can be (S9).
+//!
+//! A sample is the gateway's time in an answer and the device's time when it asked. The gateway looked at its
+//! clock after the question was written, so at any later time it is at most as many milliseconds ahead of the
+//! sample as have passed since the question. Of all samples the one that allows the least is kept: that is
+//! the one of the least round trip. Each loses worth as it ages, since the two clocks don't run alike.
+
+/// How much two clocks may differ in pace: one part in 2^10, about 1000 ppm; crystals do better.
+const DRIFT_SHIFT: u32 = 10;
+/// Both ends cut their times down to whole milliseconds.
+const ROUNDING: u64 = 2;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct GatewayClock {
+    best: Option<Sample>,
+    /// When the last sample came, in the device's time.
+    pub(super) sampled_at: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    gateway: u64,
+    asked_at: u64,
+}
+
+impl Sample {
+    fn latest(self, now: u64) -> u64 {
+        let age = now.saturating_sub(self.asked_at);
+        self.gateway.saturating_add(age + (age >> DRIFT_SHIFT) + ROUNDING)
+    }
+}
+
+impl GatewayClock {
+    /// Another gateway, perhaps.
+    pub(super) fn restart(&mut self) {
+        self.best = None;
+    }
+
+    pub(super) fn sample(&mut self, gateway: u64, asked_at: u64, now: u64) {
+        let sample = Sample { gateway, asked_at };
+        self.sampled_at = now;
+        if self.best.is_none_or(|best| sample.latest(now) <= best.latest(now)) {
+            self.best = Some(sample);
+        }
+    }
+
+    /// The latest that the gateway's clock can show now, in its milliseconds.
+    pub(super) fn latest(&self, now: u64) -> Option<u64> {
+        self.best.map(|best| best.latest(now))
+    }
+
+    /// Milliseconds that are surely left before a deadline in the low 32 bits of the gateway's clock.
+    /// Deadlines are less than 2^31 milliseconds away.
+    pub(super) fn left(&self, deadline: u32, now: u64) -> Option<u32> {
+        let left = deadline.wrapping_sub(self.latest(now)? as u32);
+        (left <= i32::MAX as u32).then_some(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_round_trip_holds_until_it_is_old() {
+        let mut clock = GatewayClock::default();
+        assert_eq!(clock.left(5, 0), None, "nothing is sure without a sample");
+        // True offset: the gateway is 1000 ahead. Asked at 0, answered 40 later, stamped half way.
+        clock.sample(1020, 0, 40);
+        assert_eq!(clock.latest(40), Some(1062));
+        clock.sample(1103, 100, 106);
+        assert_eq!(clock.latest(106), Some(1111));
+        clock.sample(1290, 200, 400);
+        assert_eq!(clock.latest(400), Some(1405), "a slow answer doesn't replace a fast one");
+        // After 100 s the old one may be 97 ms off, and a round trip of 40 is better.
+        clock.sample(101_020, 100_000, 100_040);
+        assert_eq!(clock.latest(100_040), Some(101_062));
+    }
+
+    #[test]
+    fn a_deadline_is_met_only_surely_and_across_the_wrap() {
+        let mut clock = GatewayClock::default();
+        let gateway = u64::from(u32::MAX) - 10;
+        clock.sample(gateway, 0, 0);
+        assert_eq!(clock.left(u32::MAX - 8, 0), Some(0));
+        assert_eq!(clock.left(u32::MAX - 9, 0), None);
+        assert_eq!(clock.left(20, 0), Some(29));
+        assert_eq!(clock.left(20, 30), None);
+    }
+}

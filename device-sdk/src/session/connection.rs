@@ -1,0 +1,210 @@
+//! The ways from one state of the connection to another, and what time does to them.
+
+use bugle_protocol::{Reason, VERSION, Welcome};
+
+use super::inbox::Inbox;
+use super::outcomes::NEVER;
+use super::{Greeting, Link, OnReturn, Session};
+use crate::signal::{Disconnect, Event};
+
+impl<'a> Session<'a> {
+    /// A transport is open: the hello is next.
+    pub fn handle_connected(&mut self, now: u64) {
+        self.link = Link::Greeting(Greeting::WriteHello);
+        self.greet_until = now + u64::from(self.config.handshake_timeout);
+    }
+
+    /// Connections are wanted again after an end that was final.
+    pub fn restart(&mut self) {
+        self.stopped = None;
+    }
+
+    /// Why no more connections are wanted.
+    pub fn stopped(&self) -> Option<Disconnect> {
+        self.stopped
+    }
+
+    /// The transport is gone, or could not be opened. Where the session itself knew a reason, that one
+    /// stands. Returns what stands.
+    pub fn handle_disconnected(&mut self, now: u64, cause: Disconnect) -> Disconnect {
+        let (cause, was_up) = match self.link {
+            Link::Closing(known, _) => (known, true),
+            Link::Down => (cause, false),
+            Link::Leaving => (Disconnect::Stopped, true),
+            Link::Greeting(_) | Link::Open => (cause, true),
+        };
+        debug!("disconnected: {:?}", cause);
+        self.link = Link::Down;
+        if was_up {
+            self.lost_at = now;
+            self.outbox.interrupt();
+        }
+        let expiry = self.agreed.map_or(0, |agreed| agreed.session_expiry);
+        if cause.is_final() || matches!(cause, Disconnect::Broken(_)) || expiry == 0 {
+            self.lose_session();
+        } else if was_up {
+            // What wasn't taken counts as not received, and comes again when the session is resumed.
+            if let Some(inbox) = &mut self.inbox {
+                self.known_until = inbox.looked_at;
+                inbox.clear();
+            } else {
+                self.on_return = OnReturn::Clear;
+            }
+        }
+        self.last = Some(cause);
+        if cause.is_final() {
+            self.stopped = Some(cause);
+        }
+        self.tell(Event::Disconnected(cause));
+        self.senders.wake();
+        cause
+    }
+
+    /// The session can't be gone on with: what was written is unconfirmed, what wasn't is not sent (S12).
+    pub(super) fn lose_session(&mut self) {
+        self.agreed = None;
+        self.outcomes.session_lost(self.outbox.unwritten);
+        self.outbox.restart();
+        self.announced.restart(0);
+        self.acknowledged = 0;
+        self.known_until = 0;
+        match &mut self.inbox {
+            Some(inbox) => {
+                inbox.clear();
+                inbox.begin_session();
+            }
+            None => self.on_return = OnReturn::Restart,
+        }
+        self.senders.wake();
+    }
+
+    /// The gateway let the device in.
+    pub(super) fn handle_welcome(
+        &mut self,
+        inbox: &mut Inbox<'a>,
+        welcome: Welcome,
+        now: u64,
+    ) -> Result<(), Reason> {
+        if welcome.version != VERSION {
+            return Err(Reason::UnsupportedVersion);
+        }
+        if welcome.resumed {
+            if self.agreed.is_none() {
+                return Err(Reason::ProtocolError);
+            }
+            self.outbox.resume(welcome.received).map_err(|_| Reason::ProtocolError)?;
+            self.acknowledged = inbox.done;
+        } else {
+            // Here the inbox is not at its place.
+            self.lose_session();
+            self.on_return = OnReturn::Nothing;
+            inbox.begin_session();
+            self.announced.restart(welcome.names);
+            self.interests.want_all();
+            self.is_restoring = true;
+            self.restore_at = now;
+        }
+        self.link = Link::Open;
+        self.agreed = Some(welcome);
+        self.clock.restart();
+        self.clock.sample(welcome.clock, self.asked_at, now);
+        (self.last_sent, self.last_heard, self.last_ping) = (now, now, now);
+        (self.sync_at, self.sync, self.owed_since, self.pong) = (now, None, now, None);
+        self.counters.welcomes = self.counters.welcomes.wrapping_add(1);
+        self.tell(Event::Connected { resumed: welcome.resumed });
+        self.senders.wake();
+        Ok(())
+    }
+
+    /// Ends the connection, with a goodbye where the gateway can use one.
+    pub(super) fn close(&mut self, cause: Disconnect, goodbye: Option<Reason>) {
+        warning!("closing: {:?}", cause);
+        self.link = Link::Closing(cause, goodbye);
+        self.call_runner();
+    }
+
+    /// Ends the connection with a goodbye behind what is queued, and the runner with it.
+    pub fn disconnect(&mut self) {
+        match self.link {
+            Link::Down => {
+                self.stopped = Some(Disconnect::Stopped);
+                self.lose_session();
+                self.takers.wake();
+                self.call_runner();
+            }
+            // Before the hello a goodbye would make no sense to the gateway.
+            Link::Greeting(Greeting::WriteHello) => self.close(Disconnect::Stopped, None),
+            Link::Greeting(_) => self.close(Disconnect::Stopped, Some(Reason::Normal)),
+            Link::Open | Link::Leaving => {
+                self.link = Link::Leaving;
+                self.call_runner();
+            }
+            Link::Closing(_, goodbye) => self.link = Link::Closing(Disconnect::Stopped, goodbye),
+        }
+    }
+
+    /// Why the connection is over, when all is written that is to be; the transport may then be closed.
+    pub fn poll_closed(&self) -> Option<Disconnect> {
+        match self.link {
+            Link::Closing(cause, None) => Some(cause),
+            _ => None,
+        }
+    }
+
+    /// Does what is due by `now`.
+    pub fn handle_time(&mut self, now: u64) {
+        match self.link {
+            Link::Greeting(_) if self.greet_until <= now => self.close(Disconnect::TimedOut, None),
+            Link::Open => {
+                if self.receive_room() == 0 {
+                    // Nothing is heard because the application doesn't take what is there.
+                    (self.last_heard, self.owed_since) = (now, now);
+                }
+                if self.silence_ends() <= now || self.ack_ends() <= now {
+                    self.close(Disconnect::TimedOut, None);
+                }
+            }
+            Link::Down if self.resume_ends() <= now => self.lose_session(),
+            _ => {}
+        }
+        self.outcomes.handle_time(now);
+    }
+
+    /// When [`handle_time`](Self::handle_time) or [`poll_transmit`](Self::poll_transmit) has something to do
+    /// at the latest.
+    pub fn poll_deadline(&self) -> Option<u64> {
+        let of_link = match self.link {
+            Link::Greeting(_) => self.greet_until,
+            Link::Open => {
+                let restore = if self.restore_at > 0 { self.restore_at } else { NEVER };
+                self.silence_ends().min(self.ack_ends()).min(self.ping_due()).min(restore)
+            }
+            Link::Down => self.resume_ends(),
+            Link::Leaving | Link::Closing(..) => NEVER,
+        };
+        let deadline = of_link.min(self.outcomes.deadline());
+        (deadline != NEVER).then_some(deadline)
+    }
+
+    /// The agreed keep-alive in milliseconds, if there is one.
+    pub(super) fn keep_alive(&self) -> Option<u64> {
+        let seconds = self.agreed?.keep_alive;
+        (seconds > 0).then(|| u64::from(seconds) * 1000)
+    }
+
+    /// When the gateway has been silent for one and a half keep-alives.
+    fn silence_ends(&self) -> u64 {
+        self.keep_alive().map_or(NEVER, |keep_alive| self.last_heard + keep_alive + keep_alive / 2)
+    }
+
+    fn ack_ends(&self) -> u64 {
+        if self.outbox.first == self.outbox.unwritten {
+            return NEVER;
+        }
+        self.owed_since + u64::from(self.config.ack_timeout)
+    }
+
+    fn resume_ends(&self) -> u64 {
+        self.agreed.map_or(NEVER, |agreed| self.lost_at + u64::from(agreed.session_expiry) * 1000)
+    }
+}

@@ -1,0 +1,351 @@
+//! What comes in. A frame is first looked at, where it stands in the buffer ([`Session::look_at`]); numbered
+//! frames of others' making are then settled one by one at the head ([`Session::settle`]), down to the first
+//! that the application has to take ([`Session::take`]).
+
+use bugle_protocol::{Frame, Kind, NameKind, NameRef, Reason, Receipt, auth};
+
+use super::clock::GatewayClock;
+use super::inbox::{Announce, Head, Inbox, Next};
+use super::interest::Interest;
+use super::{Greeting, Link, OnReturn, Session};
+use crate::signal::{Disconnect, Event, Incoming};
+
+/// The shortest wait before something that was refused for now is asked for again, in milliseconds.
+const RETRY: u32 = 1000;
+
+/// The receive buffer, lent out so that the application can look at the first delivery without holding up
+/// anything but receiving. It must be given back.
+pub struct Lent<'a> {
+    inbox: Inbox<'a>,
+    clock: GatewayClock,
+    now: u64,
+}
+
+impl Lent<'_> {
+    /// What came in.
+    pub fn incoming(&self) -> Option<Incoming<'_>> {
+        match self.inbox.head()? {
+            Head::Frame(kind, body) => read(&self.inbox, &self.clock, kind, body, self.now).ok(),
+            Head::Done(_) | Head::Oversized => None,
+        }
+    }
+}
+
+/// What a kept frame says to the application, or why it can't have it.
+fn read<'b>(
+    inbox: &'b Inbox<'_>,
+    clock: &GatewayClock,
+    kind: Kind,
+    body: &'b [u8],
+    now: u64,
+) -> Result<Incoming<'b>, Reason> {
+    if !matches!(kind, Kind::DELIVERY | Kind::MESSAGE) {
+        return Err(Reason::Unsupported);
+    }
+    match Frame::decode(kind, body) {
+        Ok(Frame::Delivery(delivery)) => {
+            let remaining = match delivery.deadline {
+                Some(deadline) => Some(clock.left(deadline, now).ok_or(Reason::Expired)?),
+                None => None,
+            };
+            let group = match delivery.group {
+                Some(group) => Some(inbox.name(group, NameKind::Group).ok_or(Reason::UnknownHandle)?),
+                None => None,
+            };
+            Ok(Incoming::Signal {
+                mode: delivery.mode,
+                sender: inbox.name(delivery.sender, NameKind::Client).ok_or(Reason::UnknownHandle)?,
+                group,
+                urgent: delivery.urgent,
+                remaining,
+                payload: delivery.payload,
+            })
+        }
+        Ok(Frame::Message(message)) => Ok(Incoming::Message {
+            topic: inbox.name(message.topic, NameKind::Topic).ok_or(Reason::UnknownHandle)?,
+            retained: message.retained,
+            payload: message.payload,
+        }),
+        _ => Err(Reason::Malformed),
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Takes received bytes and says how many. The rest, if any, must be given again when
+    /// [`receive_room`](Self::receive_room) isn't 0.
+    pub fn handle_bytes(&mut self, now: u64, bytes: &[u8]) -> usize {
+        if !self.listens() {
+            return bytes.len();
+        }
+        let Some(mut inbox) = self.inbox.take() else { return 0 };
+        self.last_heard = now;
+        let mut used = 0;
+        loop {
+            let taken = inbox.fill(&bytes[used..]);
+            used += taken;
+            self.look(&mut inbox, now);
+            if !self.listens() {
+                used = bytes.len();
+                break;
+            }
+            self.settle(&mut inbox, now);
+            if taken == 0 || used == bytes.len() {
+                break;
+            }
+        }
+        let has_head = inbox.head().is_some();
+        self.inbox = Some(inbox);
+        if has_head {
+            self.takers.wake();
+        }
+        used
+    }
+
+    fn listens(&self) -> bool {
+        matches!(self.link, Link::Greeting(_) | Link::Open)
+    }
+
+    /// Looks at every whole frame that wasn't looked at.
+    fn look(&mut self, inbox: &mut Inbox<'a>, now: u64) {
+        while self.listens() {
+            let fault = match inbox.next(self.max_body.into()) {
+                Next::Partial => return,
+                Next::Broken => Err(Reason::Malformed),
+                Next::Oversized(kind) if kind.is_optional() => {
+                    inbox.skip_oversized(false);
+                    Ok(())
+                }
+                Next::Oversized(kind)
+                    if kind.is_numbered()
+                        && !matches!(kind, Kind::NAME | Kind::REFUSED)
+                        && self.is_open() =>
+                {
+                    inbox.skip_oversized(true);
+                    Ok(())
+                }
+                Next::Oversized(_) => Err(Reason::FrameTooLarge),
+                Next::Frame { kind, body } => {
+                    let end = body.end;
+                    self.look_at(inbox, kind, body, end, now)
+                }
+            };
+            if let Err(reason) = fault {
+                self.close(Disconnect::Broken(reason), Some(reason));
+            }
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.link, Link::Open)
+    }
+
+    /// Processes the frame, marks it as done with, or keeps it for its turn. A fault ends the connection.
+    fn look_at(
+        &mut self,
+        inbox: &mut Inbox<'a>,
+        kind: Kind,
+        body: core::ops::Range<usize>,
+        end: usize,
+        now: u64,
+    ) -> Result<(), Reason> {
+        if kind.is_optional() {
+            inbox.pass(end);
+            return Ok(());
+        }
+        let is_own_outcome = matches!(kind, Kind::REFUSED | Kind::RECEIPT);
+        if kind.is_numbered() && !is_own_outcome {
+            if !self.is_open() {
+                return Err(Reason::ProtocolError);
+            }
+            if kind == Kind::NAME {
+                Frame::decode(kind, inbox.bytes(body)).map_err(|_| Reason::Malformed)?;
+            }
+            inbox.keep(end);
+            return Ok(());
+        }
+        let frame = Frame::decode(kind, inbox.bytes(body)).map_err(|_| Reason::Malformed)?;
+        // Shown again after a resume: its outcome is known already.
+        let is_known = is_own_outcome && (inbox.looked_at.wrapping_sub(self.known_until) as i32) < 0;
+        match (frame, &self.link) {
+            (Frame::Bye { reason, .. }, _) => self.close(Disconnect::Bye(reason), None),
+            (Frame::Error { reason, .. }, _) => self.tell(Event::Error(reason)),
+            (Frame::Challenge { nonce }, Link::Greeting(Greeting::Waiting)) => {
+                let proof = auth::proof(self.config.secret, nonce, self.config.client_id);
+                self.link = Link::Greeting(Greeting::WriteProof(proof));
+            }
+            (Frame::Welcome(welcome), Link::Greeting(Greeting::Waiting)) => {
+                inbox.pass(end);
+                return self.handle_welcome(inbox, welcome, now);
+            }
+            (Frame::Ping { token }, Link::Open) => self.pong = Some(token),
+            (Frame::Pong { clock }, Link::Open) => self.handle_pong(clock, now),
+            (Frame::Ack { frames }, Link::Open) => self.handle_ack(frames, now)?,
+            (Frame::Refused { .. } | Frame::Receipt(_), Link::Open) if is_known => {}
+            (Frame::Refused { number, reason, retry_after, .. }, Link::Open) => {
+                self.handle_refused(number, reason, retry_after, now);
+            }
+            (Frame::Receipt(receipt), Link::Open) => self.handle_receipt(inbox, &receipt),
+            _ => return Err(Reason::ProtocolError),
+        }
+        if is_own_outcome {
+            inbox.mark_done(end);
+        } else {
+            inbox.pass(end);
+        }
+        Ok(())
+    }
+
+    fn handle_pong(&mut self, clock: Option<(u32, u64)>, now: u64) {
+        if let Some((token, gateway)) = clock
+            && let Some((asked, asked_at)) = self.sync
+            && asked == token
+        {
+            self.sync = None;
+            self.clock.sample(gateway, asked_at, now);
+        }
+    }
+
+    fn handle_ack(&mut self, frames: u32, now: u64) -> Result<(), Reason> {
+        self.outbox.acknowledge(frames).map_err(|_| Reason::ProtocolError)?;
+        self.owed_since = now;
+        self.outcomes.acknowledged(self.outbox.first, now);
+        self.senders.wake();
+        Ok(())
+    }
+
+    fn handle_refused(&mut self, number: u16, reason: Reason, retry_after: u32, now: u64) {
+        debug!("frame {} refused: {:?}", number, reason);
+        let is_claimed = self.outcomes.refused(number, reason, retry_after);
+        let interest = match self.outbox.frame(number) {
+            Some(Frame::Join { group: NameRef::Inline(group) }) => Interest::Group(group),
+            Some(Frame::Subscribe { filter, at_least_once }) => Interest::Filter { filter, at_least_once },
+            Some(Frame::Name { .. }) => return self.announced.give_up(),
+            _ => {
+                let unclaimed = &mut self.counters.outcomes_unclaimed;
+                *unclaimed = unclaimed.wrapping_add(u32::from(!is_claimed));
+                return;
+            }
+        };
+        let is_for_now =
+            retry_after > 0 || matches!(reason, Reason::RateLimited | Reason::Busy | Reason::Overflow);
+        if is_for_now && !is_claimed {
+            self.interests.want(interest);
+            self.restore_at = now + u64::from(retry_after.max(RETRY));
+            return;
+        }
+        self.interests.forget(interest);
+        if !is_claimed {
+            self.tell(Event::NotRestored(reason));
+        }
+    }
+
+    fn handle_receipt(&mut self, inbox: &Inbox<'a>, receipt: &Receipt<'_>) {
+        let Some(slot) = self.outcomes.awaiting_receipt(receipt.number) else {
+            self.counters.outcomes_unclaimed = self.counters.outcomes_unclaimed.wrapping_add(1);
+            return;
+        };
+        for entry in receipt.entries.iter() {
+            // An empty name stands for a handle that was never announced.
+            let client = inbox.latest_name(entry.client, NameKind::Client).unwrap_or_default();
+            self.outcomes.add_entry(slot, client, entry.status);
+        }
+        self.outcomes.add_receipt(slot, receipt);
+    }
+
+    /// Deals with kept frames in their order, down to one that the application has to take, or until there is
+    /// no room for a refusal.
+    fn settle(&mut self, inbox: &mut Inbox<'a>, now: u64) {
+        while let Some(head) = inbox.head() {
+            let verdict = match head {
+                Head::Done(_) => Ok(()),
+                Head::Oversized => Err(Reason::TooLarge),
+                Head::Frame(Kind::NAME, _) => match inbox.announce_head() {
+                    Ok(()) => Ok(()),
+                    Err(Announce::BadHandle) => Err(Reason::TooMany),
+                    Err(Announce::TooLong) => Err(Reason::TooLarge),
+                },
+                Head::Frame(kind, body) => match read(inbox, &self.clock, kind, body, now) {
+                    Ok(_) => return,
+                    Err(reason) => Err(reason),
+                },
+            };
+            if let Err(reason) = verdict
+                && !self.refuse(inbox.done, reason)
+            {
+                return;
+            }
+            inbox.pop_head();
+        }
+    }
+
+    /// Queues the refusal of the gateway's frame with this number, if there is room, and counts it.
+    fn refuse(&mut self, number: u32, reason: Reason) -> bool {
+        let refused = Frame::Refused { number: number as u16, reason, retry_after: 0, text: "" };
+        if self.outbox.push(&refused).is_err() {
+            return false;
+        }
+        debug!("refusing frame {}: {:?}", number, reason);
+        let counters = &mut self.counters;
+        let counter = match reason {
+            Reason::Expired => &mut counters.expired,
+            Reason::Unsupported => &mut counters.unsupported,
+            Reason::TooLarge => &mut counters.too_large,
+            Reason::UnknownHandle | Reason::TooMany => &mut counters.unknown_handle,
+            _ => &mut counters.malformed,
+        };
+        *counter = counter.wrapping_add(1);
+        true
+    }
+
+    /// Lends the receive buffer with something in it for the application, or nothing when there is nothing or
+    /// it is lent already. Deadlines are held against `now` (S9).
+    pub fn lend(&mut self, now: u64) -> Option<Lent<'a>> {
+        let mut inbox = self.inbox.take()?;
+        let done = inbox.done;
+        self.settle(&mut inbox, now);
+        if inbox.done != done {
+            self.call_runner();
+        }
+        // What is left at the head is readable, or its refusal waits for room.
+        let lent = Lent { inbox, clock: self.clock, now };
+        if lent.incoming().is_some() {
+            return Some(lent);
+        }
+        self.inbox = Some(lent.inbox);
+        None
+    }
+
+    /// Takes the receive buffer back; with `is_taken` the application has what was in it.
+    pub fn give_back(&mut self, now: u64, lent: Lent<'a>, is_taken: bool) {
+        let mut inbox = lent.inbox;
+        if is_taken {
+            inbox.pop_head();
+            self.counters.taken = self.counters.taken.wrapping_add(1);
+        }
+        match core::mem::replace(&mut self.on_return, OnReturn::Nothing) {
+            OnReturn::Nothing => self.settle(&mut inbox, now),
+            OnReturn::Clear => {
+                self.known_until = inbox.looked_at;
+                inbox.clear();
+            }
+            OnReturn::Restart => {
+                inbox.clear();
+                inbox.begin_session();
+            }
+        }
+        if inbox.head().is_some() {
+            self.takers.wake();
+        }
+        self.inbox = Some(inbox);
+        self.call_runner();
+    }
+
+    /// Lets the application look at the first thing that came in, and is done with it. `None` when there is
+    /// nothing.
+    pub fn take<R>(&mut self, now: u64, look: impl FnOnce(Incoming<'_>) -> R) -> Option<R> {
+        let lent = self.lend(now)?;
+        let result = lent.incoming().map(look);
+        self.give_back(now, lent, result.is_some());
+        result
+    }
+}

@@ -1,0 +1,201 @@
+//! What goes out, in this order: the rest of a frame that was begun, what keeps the connection alive,
+//! acknowledgements, queued frames. An acknowledgement never overtakes the refusal of a frame that it covers.
+
+use bugle_protocol::{Frame, Hello, NameRef, Reason, Resume, VERSION};
+
+use super::interest::Interest;
+use super::outcomes::NEVER;
+use super::{Greeting, Link, Session};
+use crate::signal::{Disconnect, Event};
+
+/// Bytes being written.
+struct Out<'b> {
+    buffer: &'b mut [u8],
+    length: usize,
+}
+
+impl Out<'_> {
+    fn rest(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.length..]
+    }
+
+    /// Whether the frame fitted.
+    fn frame(&mut self, frame: &Frame<'_>) -> bool {
+        let Ok(length) = frame.encode(self.rest()) else { return false };
+        self.length += length;
+        true
+    }
+}
+
+impl Session<'_> {
+    /// Writes what is to be sent now into `buffer`, which has [`CHUNK`](super::CHUNK) bytes or more, and says
+    /// how many bytes; 0 when there is nothing.
+    pub fn poll_transmit(&mut self, now: u64, buffer: &mut [u8]) -> usize {
+        let mut out = Out { buffer, length: 0 };
+        if matches!(self.link, Link::Down | Link::Closing(_, None)) {
+            return 0;
+        }
+        out.length += self.outbox.poll_rest(out.rest());
+        if self.outbox.is_within_a_frame() {
+            self.last_sent = now;
+            return out.length;
+        }
+        match &mut self.link {
+            Link::Down | Link::Greeting(Greeting::Waiting) | Link::Closing(_, None) => {}
+            Link::Greeting(Greeting::WriteHello) => {
+                // While the application holds the inbox it isn't known what counts as received.
+                if let Some(inbox) = &self.inbox {
+                    let done = inbox.done;
+                    out.frame(&Frame::Hello(self.hello(done)));
+                    self.link = Link::Greeting(Greeting::Waiting);
+                    self.asked_at = now;
+                }
+            }
+            Link::Greeting(Greeting::WriteProof(proof)) => {
+                out.frame(&Frame::Proof { proof });
+                self.link = Link::Greeting(Greeting::Waiting);
+                self.asked_at = now;
+            }
+            Link::Closing(_, goodbye) => {
+                if let Some(reason) = *goodbye
+                    && out.frame(&Frame::Bye { reason, text: "" })
+                {
+                    *goodbye = None;
+                }
+            }
+            Link::Open => self.transmit_open(now, &mut out),
+            Link::Leaving => {
+                self.transmit_queued(now, &mut out);
+                if self.outbox.is_all_written() && out.frame(&Frame::Bye { reason: Reason::Normal, text: "" })
+                {
+                    self.link = Link::Closing(Disconnect::Stopped, None);
+                }
+            }
+        }
+        if out.length > 0 {
+            self.last_sent = now;
+        }
+        out.length
+    }
+
+    fn transmit_open(&mut self, now: u64, out: &mut Out<'_>) {
+        self.restore(now);
+        if let Some(token) = self.pong
+            && out.frame(&Frame::Pong { clock: token.map(|token| (token, 0)) })
+        {
+            self.pong = None;
+        }
+        if self.ping_due() <= now {
+            self.transmit_ping(now, out);
+        }
+        self.transmit_queued(now, out);
+    }
+
+    /// Acknowledgements and queued frames.
+    fn transmit_queued(&mut self, now: u64, out: &mut Out<'_>) {
+        if self.outbox.refusals_unwritten == 0 {
+            self.transmit_ack(out);
+        }
+        let owed = self.outbox.first != self.outbox.unwritten;
+        out.length += self.outbox.poll(out.rest());
+        if !owed {
+            self.owed_since = now;
+        }
+        if self.outbox.is_all_written() {
+            self.transmit_ack(out);
+        }
+    }
+
+    fn transmit_ack(&mut self, out: &mut Out<'_>) {
+        let Some(inbox) = &self.inbox else { return };
+        let frames = inbox.done.wrapping_sub(self.acknowledged);
+        if frames > 0 && out.frame(&Frame::Ack { frames }) {
+            self.acknowledged = inbox.done;
+        }
+    }
+
+    /// Milliseconds after which a ping has to follow what was last sent or heard.
+    fn ping_interval(&self) -> Option<u64> {
+        self.keep_alive().map(|keep_alive| keep_alive - keep_alive / 4)
+    }
+
+    pub(super) fn ping_due(&self) -> u64 {
+        let quiet_since = self.last_ping.max(self.last_sent.min(self.last_heard));
+        self.ping_interval().map_or(NEVER, |interval| quiet_since + interval).min(self.sync_at)
+    }
+
+    fn transmit_ping(&mut self, now: u64, out: &mut Out<'_>) {
+        let interval = self.ping_interval();
+        // A ping that has to go anyway asks for the clock if that would be due before the next.
+        let token = (self.sync_at <= now.saturating_add(interval.unwrap_or(0))).then_some(now as u32);
+        if !out.frame(&Frame::Ping { token }) {
+            return;
+        }
+        self.last_ping = now;
+        if let Some(token) = token {
+            self.sync = Some((token, now));
+            self.sync_at = match (interval, self.config.clock_sync) {
+                (None, _) | (_, 0) => NEVER,
+                (Some(_), seconds) => now + u64::from(seconds) * 1000,
+            };
+        }
+    }
+
+    fn hello(&self, done: u32) -> Hello<'_> {
+        let resume = self.agreed.map(|agreed| Resume {
+            session: agreed.session,
+            received: done,
+            taken: done,
+            acknowledged: self.outbox.first,
+        });
+        Hello {
+            version: VERSION,
+            keep_alive: self.config.keep_alive,
+            max_body: self.max_body,
+            window: self.config.window,
+            names: self.inbox.as_ref().map_or(0, |inbox| inbox.table_size()),
+            session_expiry: self.config.session_expiry,
+            client_id: self.config.client_id,
+            resume,
+            will: self.config.will,
+        }
+    }
+
+    /// Bytes of a hello with everything in it.
+    pub(super) fn largest_hello(&self) -> usize {
+        let resume = Some(Resume { session: 0, received: 0, taken: 0, acknowledged: 0 });
+        Frame::Hello(Hello { resume, ..self.hello(0) }).encoded_len()
+    }
+
+    /// Queues what joins groups and subscribes again in a new session, as far as there is room.
+    fn restore(&mut self, now: u64) {
+        if self.restore_at > now {
+            return;
+        }
+        self.restore_at = 0;
+        while let Some((at, interest)) = self.interests.wanted() {
+            let frame = match interest {
+                Interest::Group(group) => Frame::Join { group: NameRef::Inline(group) },
+                Interest::Filter { filter, at_least_once } => Frame::Subscribe { at_least_once, filter },
+            };
+            let agreed = self.agreed.map_or((0, 0), |agreed| (agreed.window, agreed.max_body));
+            if self.outbox.in_flight >= agreed.0 {
+                return;
+            }
+            let fits = frame.body_len() <= agreed.1.into();
+            if !fits || self.outbox.push(&frame).is_err() {
+                if fits && !self.outbox.is_empty() {
+                    return;
+                }
+                warning!("cannot be restored: {:?}", Reason::TooLarge);
+                self.tell(Event::NotRestored(Reason::TooLarge));
+            }
+            self.interests.sent(at);
+        }
+        if self.is_restoring {
+            self.is_restoring = false;
+            self.senders.wake();
+            self.takers.wake();
+        }
+    }
+}
