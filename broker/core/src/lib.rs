@@ -6,8 +6,10 @@
 //! A session never sees the hub, a topic tree or a rule. The MQTT version exists only in [`mqtt`].
 #![forbid(unsafe_code)]
 
+pub mod backbone;
 pub mod hub;
 pub mod model;
 pub mod mqtt;
 pub mod rules;
 pub mod session;
+pub mod store;

@@ -1,1 +1,404 @@
-//! hub
+//! The hub: one [`Shard`] owns its clients, their sessions and mailboxes, and decides who gets what.
+//!
+//! A shard is a state machine without a thread. Connections, bytes, messages of other shards and time go in
+//! (`handle_*`); bytes for connections, messages for other shards and the next deadline come out (`poll_*`).
+//!
+//! The way of a signal through here: [`send`] (rate, rules, which shards) → [`deliver`] on each shard
+//! (which recipients, receive rules, mailboxes) → `poll_transmit` (mailbox → session → bytes). The way back:
+//! the session settles a delivery → [`receipts`] → [`send`] merges the shards' reports → the sender's session.
+
+mod connect;
+mod counters;
+mod credentials;
+mod deliver;
+mod mailbox;
+mod rate;
+mod receipts;
+mod send;
+mod subscribe;
+mod timers;
+mod topic_tree;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use slotmap::{DefaultKey, SlotMap};
+
+pub use crate::backbone::{PeerMessage, owner};
+pub use counters::{Counters, EachNumber};
+pub use credentials::Credentials;
+
+use crate::backbone::{Fifos, ShardIndex};
+use crate::model::{
+    Challenge, ClientId, Command, GroupName, Identity, Instant, Limits, Map, Reason, Reception, Refusal,
+    Reply, Set, Status, Will,
+};
+use crate::rules::{Action, Actor, Object, Rules, decide};
+use crate::session::{Protocol, Session, SessionConfig};
+use mailbox::Mailbox;
+use rate::TokenBucket;
+use receipts::Tracker;
+use send::{InFlight, Parked};
+use subscribe::{LocalInterest, PendingSubscribe};
+use timers::Timers;
+use topic_tree::TopicTree;
+
+slotmap::new_key_type! {
+    /// One connection of a shard. Keys carry a generation: that of a connection that is gone finds nothing.
+    pub struct ConnectionKey;
+    /// A send whose sender waits to hear of it.
+    pub struct SendKey;
+    /// A subscribe that waits until every shard knows of it.
+    struct SubscribeKey;
+}
+
+/// Fills a slice with bytes that nobody can foresee.
+pub type Random = Box<dyn FnMut(&mut [u8])>;
+
+/// What a shard is made of.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Which shard it is, from 0.
+    pub index: ShardIndex,
+    /// How many shards there are.
+    pub shards: u16,
+    /// Bounds.
+    pub limits: Arc<Limits>,
+    /// The first level of the signalling topics, `sig` unless configured.
+    pub prefix: Arc<str>,
+    /// Who may do what.
+    pub rules: Arc<Rules>,
+    /// Who can prove to be whom.
+    pub credentials: Arc<Credentials>,
+}
+
+/// What [`Shard::poll_transmit`] leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// Nothing more for now.
+    Drained,
+    /// There is more: ask again when the socket has taken this.
+    More,
+    /// These are the last bytes: write them, close the connection, and call [`Shard::handle_closed`].
+    Close,
+}
+
+/// One client and its connection.
+struct Client {
+    session: Session,
+    /// Set when it is let in.
+    identity: Option<Identity>,
+    client_id: Option<ClientId>,
+    challenge: Option<Challenge>,
+    mailbox: Mailbox,
+    /// Takes signals to itself, and how.
+    inbox: Option<Reception>,
+    groups: Set<GroupName>,
+    filters: Set<Arc<str>>,
+    will: Option<Will>,
+    bucket: TokenBucket,
+    urgent_bucket: TokenBucket,
+    parked: VecDeque<Parked>,
+    parked_bytes: usize,
+    open_receipts: usize,
+    /// It is in the queue of those with something to write.
+    dirty: bool,
+    /// The earliest entry of the timer queue.
+    timer: Option<Instant>,
+    /// The last signal that it was considered for, so that an observer isn't given what it got as a recipient.
+    considered: u64,
+}
+
+/// One part of the gateway: an owner of clients, and of nothing else that is shared.
+pub struct Shard {
+    index: ShardIndex,
+    limits: Arc<Limits>,
+    session_config: Arc<SessionConfig>,
+    rules: Arc<Rules>,
+    credentials: Arc<Credentials>,
+    backbone: Fifos,
+    random: Random,
+
+    clients: SlotMap<ConnectionKey, Client>,
+    /// Those let in, by identity.
+    by_identity: Map<Identity, ConnectionKey>,
+    /// Used buckets of identities that aren't connected, so that reconnecting doesn't refill them.
+    buckets: Map<Identity, (TokenBucket, TokenBucket)>,
+    groups: Map<GroupName, Map<ConnectionKey, Reception>>,
+    topics: TopicTree<ConnectionKey, Reception>,
+    /// How many of this shard's topic filters could match signalling topics.
+    observing: usize,
+
+    interest: Map<crate::backbone::InterestKey, LocalInterest>,
+    peer_groups: Map<GroupName, Set<ShardIndex>>,
+    peer_topics: TopicTree<ShardIndex, ()>,
+    peer_observing: usize,
+    subscribes: SlotMap<SubscribeKey, PendingSubscribe>,
+
+    sends: SlotMap<SendKey, InFlight>,
+    trackers: SlotMap<DefaultKey, Tracker>,
+    signals: u64,
+    sessions: u64,
+    interests: u64,
+
+    timers: Timers,
+    dirty: VecDeque<ConnectionKey>,
+    /// Connections whose session may go on with input that it kept.
+    resumable: Vec<ConnectionKey>,
+    shutting_down: bool,
+    counters: Counters,
+}
+
+impl Shard {
+    /// A shard without clients. `random` fills a slice with bytes that nobody can foresee.
+    pub fn new(config: ShardConfig, random: Random) -> Self {
+        let limits = config.limits;
+        Self {
+            index: config.index,
+            session_config: Arc::new(SessionConfig { prefix: config.prefix, limits: limits.clone() }),
+            rules: config.rules,
+            credentials: config.credentials,
+            backbone: Fifos::new(config.index, config.shards, limits.fifo_envelopes),
+            limits,
+            random,
+            clients: SlotMap::with_key(),
+            by_identity: Map::default(),
+            buckets: Map::default(),
+            groups: Map::default(),
+            topics: TopicTree::default(),
+            observing: 0,
+            interest: Map::default(),
+            peer_groups: Map::default(),
+            peer_topics: TopicTree::default(),
+            peer_observing: 0,
+            subscribes: SlotMap::with_key(),
+            sends: SlotMap::with_key(),
+            trackers: SlotMap::new(),
+            signals: 0,
+            sessions: 0,
+            interests: 0,
+            timers: Timers::default(),
+            dirty: VecDeque::new(),
+            resumable: Vec::new(),
+            shutting_down: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// A new connection, whose first packet is still to come through [`handle_bytes`](Self::handle_bytes).
+    pub fn open(&mut self, protocol: Protocol, now: Instant) -> ConnectionKey {
+        let key = self.clients.insert(Client {
+            session: Session::new(protocol, self.session_config.clone(), now),
+            identity: None,
+            client_id: None,
+            challenge: None,
+            mailbox: Mailbox::default(),
+            inbox: None,
+            groups: Set::default(),
+            filters: Set::default(),
+            will: None,
+            bucket: TokenBucket::full(self.limits.rate, now),
+            urgent_bucket: TokenBucket::full(self.limits.urgent_rate, now),
+            parked: VecDeque::new(),
+            parked_bytes: 0,
+            open_receipts: 0,
+            dirty: false,
+            timer: None,
+            considered: 0,
+        });
+        self.schedule(key);
+        key
+    }
+
+    /// Bytes that a connection brought.
+    pub fn handle_bytes(&mut self, key: ConnectionKey, bytes: &[u8], now: Instant) {
+        self.counters.bytes_received += bytes.len() as u64;
+        self.pump(key, bytes, now);
+        self.resume_sessions(now);
+    }
+
+    /// Whether more should be read from the connection. A `false` turns up in
+    /// [`poll_dirty`](Self::poll_dirty) when it changes.
+    pub fn wants_bytes(&self, key: ConnectionKey) -> bool {
+        self.clients.get(key).is_some_and(|client| client.session.wants_bytes())
+    }
+
+    /// The connection is gone: its peer or the network ended it, or [`Transmit::Close`] was carried out.
+    pub fn handle_closed(&mut self, key: ConnectionKey, now: Instant) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.session.handle_closed();
+            self.settle(key, now);
+            self.end_client(key, true, now);
+            self.clients.remove(key);
+            self.resume_sessions(now);
+        }
+    }
+
+    /// A message of another shard.
+    pub fn handle_peer(&mut self, from: ShardIndex, message: PeerMessage, now: Instant) {
+        match message {
+            PeerMessage::Signal(envelope) => self.deliver_for_peer(from, &envelope, now),
+            PeerMessage::Publish(message) => self.deliver_publish(&message, now),
+            PeerMessage::Taken { send, report } => self.handle_taken(send, report, now),
+            PeerMessage::Finished { send, report } => self.handle_finished(send, report, now),
+            PeerMessage::Interest { key, added } => self.handle_interest(from, key, added),
+            PeerMessage::InterestKnown { key, added } => self.handle_interest_known(&key, added, now),
+        }
+        self.resume_sessions(now);
+    }
+
+    /// The next message for another shard.
+    pub fn poll_peer(&mut self) -> Option<(ShardIndex, PeerMessage)> {
+        self.backbone.poll()
+    }
+
+    /// Says whether the way to `peer` takes more; while it doesn't, [`poll_peer`](Self::poll_peer) gives
+    /// nothing for it.
+    pub fn peer_has_room(&mut self, peer: ShardIndex, room: bool) {
+        self.backbone.block(peer, !room);
+    }
+
+    /// Time has passed.
+    pub fn handle_time(&mut self, now: Instant) {
+        self.handle_timers(now);
+        self.resume_sessions(now);
+    }
+
+    /// When [`handle_time`](Self::handle_time) is to be called at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// A connection that has something to write, is to be closed, or may be read again.
+    pub fn poll_dirty(&mut self) -> Option<ConnectionKey> {
+        while let Some(key) = self.dirty.pop_front() {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.dirty = false;
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Appends what the connection is to be sent to `out`, until that holds `limit` bytes or a little more.
+    pub fn poll_transmit(
+        &mut self,
+        key: ConnectionKey,
+        out: &mut Vec<u8>,
+        limit: usize,
+        now: Instant,
+    ) -> Transmit {
+        let start = out.len();
+        let Some(client) = self.clients.get_mut(key) else { return Transmit::Close };
+        let mut expired = Vec::new();
+        client.session.poll_transmit(out, now);
+        while out.len() < limit && client.session.has_room() {
+            match client.mailbox.pop() {
+                Some(delivery) if delivery.is_expired(now) => expired.push(delivery),
+                Some(delivery) => client.session.handle_delivery(delivery, out, now),
+                None => break,
+            }
+        }
+        client.session.poll_transmit(out, now);
+        let transmit = if client.session.is_closing() {
+            Transmit::Close
+        } else if client.session.has_room() && !client.mailbox.is_empty() {
+            Transmit::More
+        } else {
+            Transmit::Drained
+        };
+        self.counters.bytes_sent += (out.len() - start) as u64;
+        for delivery in expired {
+            self.drop_delivery(&delivery, Status::Expired, now);
+        }
+        self.settle(key, now);
+        self.schedule(key);
+        transmit
+    }
+
+    /// Tells every client that the gateway stops; each then gets [`Transmit::Close`].
+    pub fn shut_down(&mut self, now: Instant) {
+        self.shutting_down = true;
+        for key in self.clients.keys().collect::<Vec<_>>() {
+            self.close(key, Refusal::new(Reason::ShuttingDown, "the gateway is stopping"), now);
+        }
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Runs the session over its input and carries out its commands.
+    fn pump(&mut self, key: ConnectionKey, bytes: &[u8], now: Instant) {
+        let mut input = bytes;
+        while let Some(client) = self.clients.get_mut(key) {
+            let Some(command) = client.session.handle_bytes(&mut input, now) else { break };
+            self.execute(key, command, now);
+        }
+        self.settle(key, now);
+        self.mark(key);
+    }
+
+    /// Goes on with input that sessions kept until an answer came. Bounded: each turn answers a request.
+    fn resume_sessions(&mut self, now: Instant) {
+        while let Some(key) = self.resumable.pop() {
+            self.pump(key, &[], now);
+        }
+    }
+
+    fn execute(&mut self, key: ConnectionKey, command: Command, now: Instant) {
+        match command {
+            Command::Connect(request) => self.connect(key, *request, now),
+            Command::Send { request, signal, refusable } => {
+                self.handle_send(key, request, *signal, refusable, now);
+            }
+            Command::Publish { request, message } => self.handle_publish(key, request, &message, now),
+            Command::Refuse { request, refusal } => self.refuse(key, request, refusal, now),
+            Command::Subscribe { request, items } => self.handle_subscribe(key, request, items, now),
+            Command::Unsubscribe { request, filters } => self.handle_unsubscribe(key, request, &filters, now),
+            Command::Disconnect { with_will } => self.end_client(key, with_will, now),
+        }
+    }
+
+    /// Gives a session an answer, and lets it go on if it waited for that.
+    fn reply(&mut self, key: ConnectionKey, reply: Reply, now: Instant) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.session.handle_reply(reply, now);
+            self.resumable.push(key);
+            self.mark(key);
+        }
+    }
+
+    fn close(&mut self, key: ConnectionKey, why: Refusal, now: Instant) {
+        self.counters.count_refusal(why.reason);
+        self.reply(key, Reply::Close(why), now);
+    }
+
+    /// Puts the connection into the queue of those with something to write, and its deadline into that of
+    /// timers.
+    fn mark(&mut self, key: ConnectionKey) {
+        self.mark_dirty(key);
+        self.schedule(key);
+    }
+
+    fn mark_dirty(&mut self, key: ConnectionKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && !client.dirty
+        {
+            client.dirty = true;
+            self.dirty.push_back(key);
+        }
+    }
+
+    /// Whether the rules let a connected client do this.
+    fn may(&self, client: &Identity, action: Action, object: Object<'_>) -> bool {
+        decide(Actor { client: client.as_str(), user: None }, action, object, &self.rules).allowed
+    }
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shard {} with {} clients", self.index, self.clients.len())
+    }
+}

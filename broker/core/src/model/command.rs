@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{ClientId, GroupName, Identity, Message, QoS, Reception, ReceiptReport, Refusal, Signal};
+use super::{ClientId, GroupName, Identity, Message, QoS, ReceiptReport, Reception, Refusal, Signal};
 
 /// A session's own number for a request, given back with the answer: an MQTT packet identifier (0 where
 /// there is none) or the number of a device's frame.

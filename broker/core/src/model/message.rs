@@ -35,6 +35,8 @@ pub enum Origin {
         sender: ClientId,
         /// The group that it was sent to, none if to one client.
         group: Option<GroupName>,
+        /// The client that it was sent to, none if to a group.
+        client: Option<ClientId>,
         /// How it was addressed.
         mode: Mode,
     },
@@ -91,17 +93,33 @@ impl Outgoing {
         key: EncodingKey,
         encode: impl FnOnce(&Message) -> crate::mqtt::EncodedPublish,
     ) -> Rc<crate::mqtt::EncodedPublish> {
+        match self.try_encoding(key, |message| Ok::<_, std::convert::Infallible>(encode(message))) {
+            Ok(packet) => packet,
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`encoding`](Self::encoding), where encoding can fail; a failure is not kept.
+    ///
+    /// # Errors
+    ///
+    /// That of `encode`.
+    pub fn try_encoding<E>(
+        &self,
+        key: EncodingKey,
+        encode: impl FnOnce(&Message) -> Result<crate::mqtt::EncodedPublish, E>,
+    ) -> Result<Rc<crate::mqtt::EncodedPublish>, E> {
         const KEPT: usize = 4;
         let mut encodings = self.encodings.borrow_mut();
         if let Some(found) = encodings.iter().find(|encoding| encoding.key == key) {
-            return found.packet.clone();
+            return Ok(found.packet.clone());
         }
-        let packet = Rc::new(encode(&self.message));
+        let packet = Rc::new(encode(&self.message)?);
         if encodings.len() == KEPT {
             encodings.remove(0);
         }
         encodings.push(Encoding { key, packet: packet.clone() });
-        packet
+        Ok(packet)
     }
 }
 

@@ -18,7 +18,7 @@ pub use message::{
     Delivery, Encoding, EncodingKey, Message, Origin, Outgoing, QoS, ReceiptSlot, Reception, Settled,
 };
 pub use outcome::{ReceiptReport, Refusal};
-pub use signal::{Recipients, RecipientList, Signal, SignalOptions, Target};
+pub use signal::{RecipientList, Recipients, Signal, SignalOptions, Target};
 pub use time::Instant;
 
 pub use bugle_protocol::{Mode, Reason, ReceiptCounts, ReceiptMode, Status};

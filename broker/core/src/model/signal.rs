@@ -20,7 +20,10 @@ impl RecipientList {
                 return Err(Refusal::new(Reason::ListTooLong, "a list has at most 128 entries"));
             }
             list.insert(ClientId::new(entry).ok_or_else(|| {
-                Refusal::new(Reason::BadName, format!("entry {} of a list, '{}', is no client id", index + 1, shown(entry)))
+                Refusal::new(
+                    Reason::BadName,
+                    format!("entry {} of a list, '{}', is no client id", index + 1, shown(entry)),
+                )
             })?);
         }
         Ok(Self(list))

@@ -1,1 +1,215 @@
-//! rules
+//! Who may do what: one pure function, [`decide`], for both protocols (S15).
+//!
+//! Deny goes before allow, and the default comes last. Nothing here knows a session, a socket or a clock.
+
+mod pattern;
+mod source;
+
+pub use pattern::Pattern;
+pub use source::{Effect, RuleSource, RulesSource};
+
+use crate::mqtt::topic;
+
+/// What someone wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Action {
+    /// Connect at all.
+    Connect,
+    /// Send a signal to a group or a client.
+    Send,
+    /// Send an urgent one (S16); [`Action::Send`] is needed as well.
+    Urgent,
+    /// Join a group.
+    Join,
+    /// Receive signals from a client or through a group.
+    Receive,
+    /// See signals to others through a wildcard (T6).
+    Observe,
+    /// List and watch who is there (S13).
+    Presence,
+    /// Kick, mute and ban (S14).
+    Moderate,
+    /// Publish to a plain topic.
+    Publish,
+    /// Subscribe to a plain topic.
+    Subscribe,
+    /// Operate the gateway.
+    Admin,
+}
+
+/// Who wants it.
+#[derive(Clone, Copy, Debug)]
+pub struct Actor<'a> {
+    /// The client's id.
+    pub client: &'a str,
+    /// The user name that it authenticated with.
+    pub user: Option<&'a str>,
+}
+
+/// What it is about.
+#[derive(Clone, Copy, Debug)]
+pub enum Object<'a> {
+    /// The gateway itself.
+    Gateway,
+    /// A group.
+    Group(&'a str),
+    /// A client.
+    Client(&'a str),
+    /// A topic name, or a topic filter for [`Action::Subscribe`].
+    Topic(&'a str),
+}
+
+/// The answer, and where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it may.
+    pub allowed: bool,
+    /// The deciding rule's place in the file, from 0; none where the default decided.
+    pub rule: Option<usize>,
+}
+
+/// One checked rule. Lists that are empty match everything of their kind.
+#[derive(Clone, Debug)]
+struct Rule {
+    allow: bool,
+    /// Bit n for the action with the number n; 0 for all.
+    actions: u16,
+    clients: Vec<Pattern>,
+    users: Vec<Pattern>,
+    groups: Vec<Pattern>,
+    to: Vec<Pattern>,
+    topics: Vec<String>,
+}
+
+/// A snapshot of all rules.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    allow_by_default: bool,
+    rules: Vec<Rule>,
+    /// Actions that some rule names or, naming none, concerns.
+    concerned: u16,
+}
+
+impl Rules {
+    /// What holds when nothing is configured and anyone on the loopback may connect: everything but what
+    /// reveals others' signals or governs them.
+    pub fn open() -> Self {
+        Self { allow_by_default: true, rules: Vec::new(), concerned: 0 }
+    }
+
+    /// Nothing is allowed but what a rule allows.
+    pub fn closed() -> Self {
+        Self { allow_by_default: false, rules: Vec::new(), concerned: 0 }
+    }
+
+    /// Whether every actor gets the same answer to this action, which is then the default's.
+    pub fn is_uniform(&self, action: Action) -> bool {
+        self.concerned & (1 << action as u16) == 0
+    }
+
+    fn default_for(&self, action: Action) -> bool {
+        self.allow_by_default && !matches!(action, Action::Observe | Action::Moderate | Action::Admin)
+    }
+}
+
+/// Whether `actor` may do `action` to `object` under `rules`: denied by the first deny that matches, else
+/// allowed by the first allow that matches, else as the default has it.
+pub fn decide(actor: Actor<'_>, action: Action, object: Object<'_>, rules: &Rules) -> Verdict {
+    if rules.is_uniform(action) {
+        return Verdict { allowed: rules.default_for(action), rule: None };
+    }
+    let matching = |allow: bool| {
+        rules.rules.iter().position(|rule| rule.allow == allow && rule.matches(actor, action, object))
+    };
+    if let Some(rule) = matching(false) {
+        return Verdict { allowed: false, rule: Some(rule) };
+    }
+    match matching(true) {
+        Some(rule) => Verdict { allowed: true, rule: Some(rule) },
+        None => Verdict { allowed: rules.default_for(action), rule: None },
+    }
+}
+
+impl Rule {
+    fn matches(&self, actor: Actor<'_>, action: Action, object: Object<'_>) -> bool {
+        let any = |patterns: &[Pattern], text: &str| patterns.iter().any(|pattern| pattern.matches(text));
+        (self.actions == 0 || self.actions & (1 << action as u16) != 0)
+            && (self.clients.is_empty() || any(&self.clients, actor.client))
+            && (self.users.is_empty() || actor.user.is_some_and(|user| any(&self.users, user)))
+            && match object {
+                _ if self.groups.is_empty() && self.to.is_empty() && self.topics.is_empty() => true,
+                Object::Gateway => false,
+                Object::Group(group) => any(&self.groups, group),
+                Object::Client(client) => any(&self.to, client),
+                Object::Topic(name) => self.topics.iter().any(|filter| covers(filter, name, actor)),
+            }
+    }
+}
+
+/// Whether a rule's topic filter, with `%c` and `%u` filled in, covers a topic name or a narrower filter.
+fn covers(filter: &str, wanted: &str, actor: Actor<'_>) -> bool {
+    if !filter.contains('%') {
+        return topic::matches(filter, wanted);
+    }
+    // An id with a wildcard or a level separator in it must not widen the rule.
+    let safe = |text: &str| !text.contains(['+', '#', '/']);
+    let user = actor.user.unwrap_or_default();
+    if !safe(actor.client) || !safe(user) || (filter.contains("%u") && actor.user.is_none()) {
+        return false;
+    }
+    topic::matches(&filter.replace("%c", actor.client).replace("%u", user), wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(toml_like: serde_json::Value) -> Rules {
+        let source: RulesSource = serde_json::from_value(toml_like).unwrap();
+        Rules::compile(&source).unwrap()
+    }
+
+    fn may(rules: &Rules, client: &str, action: Action, object: Object<'_>) -> bool {
+        decide(Actor { client, user: None }, action, object, rules).allowed
+    }
+
+    #[test]
+    fn open_rules_allow_all_but_what_reveals_or_governs_others() {
+        let open = Rules::open();
+        assert!(may(&open, "a", Action::Send, Object::Group("g")));
+        assert!(may(&open, "a", Action::Urgent, Object::Client("b")));
+        for action in [Action::Observe, Action::Moderate, Action::Admin] {
+            assert!(!may(&open, "a", action, Object::Group("g")), "{action:?}");
+        }
+    }
+
+    #[test]
+    fn deny_goes_before_allow_whatever_the_order() {
+        let rules = rules(serde_json::json!({"rule": [
+            {"effect": "allow", "actions": ["send"], "groups": ["floor*"]},
+            {"effect": "deny", "clients": ["guest-*"], "actions": ["send"]},
+        ], "default": "deny"}));
+        assert!(may(&rules, "app", Action::Send, Object::Group("floor3")));
+        assert!(!may(&rules, "guest-1", Action::Send, Object::Group("floor3")));
+        assert!(!may(&rules, "app", Action::Send, Object::Group("roof")));
+        assert!(!may(&rules, "app", Action::Join, Object::Group("floor3")), "default deny");
+        let verdict =
+            decide(Actor { client: "guest-1", user: None }, Action::Send, Object::Group("floor3"), &rules);
+        assert_eq!(verdict.rule, Some(1));
+    }
+
+    #[test]
+    fn topic_rules_fill_in_the_client_and_are_not_widened_by_its_name() {
+        let rules = rules(serde_json::json!({"rule": [
+            {"effect": "allow", "actions": ["publish", "subscribe"], "topics": ["home/%c/#"]},
+        ], "default": "deny"}));
+        assert!(may(&rules, "lamp", Action::Publish, Object::Topic("home/lamp/state")));
+        assert!(!may(&rules, "lamp", Action::Publish, Object::Topic("home/door/state")));
+        assert!(!may(&rules, "+", Action::Publish, Object::Topic("home/door/state")));
+        assert!(!may(&rules, "lamp", Action::Subscribe, Object::Topic("#")));
+        assert!(!may(&rules, "lamp", Action::Subscribe, Object::Topic("home/+/state")));
+        assert!(may(&rules, "lamp", Action::Subscribe, Object::Topic("home/lamp/#")));
+    }
+}

@@ -1,11 +1,19 @@
 //! Sessions: one client's protocol state, without a socket.
 //!
-//! Both protocols have one face. Bytes, replies, deliveries and time go in (`handle_*`); bytes to send,
-//! commands for the hub, what became of deliveries, and the next deadline come out.
+//! Both protocols have one face, [`Session`]. Bytes, replies, deliveries and time go in (`handle_*`); bytes to
+//! send, commands for the hub, what became of deliveries, and the next deadline come out.
+
+mod device;
+mod first_packet;
+mod mqtt;
 
 use std::sync::Arc;
 
-use crate::model::Limits;
+pub use device::DeviceSession;
+pub use first_packet::{FirstPacket, first_packet};
+pub use mqtt::MqttSession;
+
+use crate::model::{Command, Delivery, Instant, Limits, ReceiptSlot, Reply, Settled};
 
 /// What all sessions of a gateway share.
 #[derive(Clone, Debug)]
@@ -14,4 +22,119 @@ pub struct SessionConfig {
     pub prefix: Arc<str>,
     /// Bounds.
     pub limits: Arc<Limits>,
+}
+
+/// Which protocol a connection speaks, told by its first byte (DESIGN 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// MQTT 3.1, 3.1.1 or 5.
+    Mqtt,
+    /// The compact framing.
+    Device,
+}
+
+/// A session of either protocol.
+#[derive(Debug)]
+pub enum Session {
+    /// MQTT.
+    Mqtt(Box<MqttSession>),
+    /// The compact framing.
+    Device(Box<DeviceSession>),
+}
+
+macro_rules! either {
+    ($self:expr, $session:ident => $call:expr) => {
+        match $self {
+            Session::Mqtt($session) => $call,
+            Session::Device($session) => $call,
+        }
+    };
+}
+
+impl Session {
+    /// A session that waits for its first packet.
+    pub fn new(protocol: Protocol, config: Arc<SessionConfig>, now: Instant) -> Self {
+        match protocol {
+            Protocol::Mqtt => Self::Mqtt(Box::new(MqttSession::new(config, now))),
+            Protocol::Device => Self::Device(Box::new(DeviceSession::new(config, now))),
+        }
+    }
+
+    /// Which protocol it speaks.
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Self::Mqtt(_) => Protocol::Mqtt,
+            Self::Device(_) => Protocol::Device,
+        }
+    }
+
+    /// The next command in `input`. To be called until it gives none: then all of `input` is used up or kept.
+    pub fn handle_bytes(&mut self, input: &mut &[u8], now: Instant) -> Option<Command> {
+        either!(self, session => session.handle_bytes(input, now))
+    }
+
+    /// The hub's answer to a command.
+    pub fn handle_reply(&mut self, reply: Reply, now: Instant) {
+        either!(self, session => session.handle_reply(reply, now));
+    }
+
+    /// Whether it takes a delivery now.
+    pub fn has_room(&self) -> bool {
+        either!(self, session => session.has_room())
+    }
+
+    /// Writes a delivery to `out`; only when it [has room](Self::has_room).
+    pub fn handle_delivery(&mut self, delivery: Delivery, out: &mut Vec<u8>, now: Instant) {
+        either!(self, session => session.handle_delivery(delivery, out, now));
+    }
+
+    /// Appends what else is to be sent. Never waits behind deliveries.
+    pub fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) {
+        either!(self, session => session.poll_transmit(out, now));
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) has something.
+    pub fn has_output(&self) -> bool {
+        either!(self, session => session.has_output())
+    }
+
+    /// What became of a delivery that someone waits to hear of.
+    pub fn poll_settled(&mut self) -> Option<(ReceiptSlot, Settled)> {
+        either!(self, session => session.poll_settled())
+    }
+
+    /// Whether more bytes should be read for it.
+    pub fn wants_bytes(&self) -> bool {
+        either!(self, session => session.wants_bytes())
+    }
+
+    /// The hub's park for it is full: it reads nothing, and its keep-alive timer stands still (S7).
+    pub fn pause(&mut self, now: Instant) {
+        either!(self, session => session.pause(now));
+    }
+
+    /// The end of a pause.
+    pub fn resume(&mut self, now: Instant) {
+        either!(self, session => session.resume(now));
+    }
+
+    /// When [`handle_time`](Self::handle_time) is to be called at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        either!(self, session => session.deadline())
+    }
+
+    /// Time has passed.
+    pub fn handle_time(&mut self, now: Instant) {
+        either!(self, session => session.handle_time(now));
+    }
+
+    /// Whether the connection is to be closed after what [`poll_transmit`](Self::poll_transmit) gives.
+    pub fn is_closing(&self) -> bool {
+        either!(self, session => session.is_closing())
+    }
+
+    /// The connection is gone: what was written and not acknowledged is settled.
+    pub fn handle_closed(&mut self) {
+        either!(self, session => session.handle_closed());
+    }
 }

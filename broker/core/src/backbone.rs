@@ -1,0 +1,231 @@
+//! What lies between shards: messages from one to another, in order.
+//!
+//! [`Backbone`] is what the hub needs of it. [`Fifos`] is the one for shards of one process; a backbone
+//! between machines would have the same face, which is why ownership of a client can be lost.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::hub::SendKey;
+use crate::model::{
+    ClientId, GroupName, Instant, Message, Reason, ReceiptCounts, ReceiptMode, Status, Target,
+};
+
+/// The number of a shard.
+pub type ShardIndex = u16;
+
+/// The shard that owns a client id, among `shards`: the same on every shard and in every run.
+pub fn owner(client_id: &str, shards: u16) -> ShardIndex {
+    // FNV-1a: short ids, and every part of the process has to agree.
+    let hash = client_id
+        .bytes()
+        .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
+    // FNV mixes its high bits badly for short ids that differ at the end; one more round spreads them.
+    let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    ((mixed >> 32) % u64::from(shards.max(1))) as ShardIndex
+}
+
+/// What one shard tells another.
+#[derive(Debug)]
+pub enum PeerMessage {
+    /// A signal, to be delivered to your clients; answered by [`PeerMessage::Taken`].
+    Signal(Envelope),
+    /// A message to a plain topic.
+    Publish(Arc<Message>),
+    /// Your clients' mailboxes have taken or refused the signal; with the report if that is already final.
+    Taken {
+        /// The send.
+        send: SendKey,
+        /// What became of it.
+        report: Option<ShardReport>,
+    },
+    /// The final statuses of a signal whose [`PeerMessage::Taken`] had none.
+    Finished {
+        /// The send.
+        send: SendKey,
+        /// What became of it.
+        report: ShardReport,
+    },
+    /// I have the first, or no longer any, client interested in this; an addition is answered by
+    /// [`PeerMessage::InterestKnown`].
+    Interest {
+        /// In what.
+        key: InterestKey,
+        /// The number of the addition; none for a removal.
+        added: Option<u64>,
+    },
+    /// From now on my sends reach you for this.
+    InterestKnown {
+        /// In what.
+        key: InterestKey,
+        /// The number of the addition.
+        added: u64,
+    },
+}
+
+/// What a shard can be interested in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum InterestKey {
+    /// Signals to a group.
+    Group(GroupName),
+    /// What matches a topic filter.
+    Filter(Arc<str>),
+}
+
+/// A signal on its way to one shard.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// The send, on the sender's shard; answers go there with it.
+    pub send: SendKey,
+    /// What all shards get alike.
+    pub signal: Arc<AcceptedSignal>,
+    /// Which recipients are this shard's to judge.
+    pub share: Share,
+}
+
+/// A signal that was authorised on its sender's shard.
+#[derive(Debug)]
+pub struct AcceptedSignal {
+    /// What is delivered.
+    pub message: Arc<Message>,
+    /// Who sent it.
+    pub sender: ClientId,
+    /// Whom it is for.
+    pub target: Target,
+    /// The sender gets it too, where it is a recipient (S5).
+    pub echo: bool,
+    /// What the sender wants to hear.
+    pub receipt: ReceiptMode,
+    /// When receipts for online recipients close (S8).
+    pub closes: Instant,
+}
+
+/// One shard's part of the recipients.
+#[derive(Clone, Debug)]
+pub enum Share {
+    /// The one client.
+    Client,
+    /// All your members of the group, minus *except*.
+    Members,
+    /// These, whose owner you are; each is a member, or NOT_MEMBER.
+    Listed(Vec<ClientId>),
+    /// Nobody but observers (T6).
+    Observers,
+}
+
+/// What became of a signal on one shard.
+#[derive(Clone, Debug, Default)]
+pub struct ShardReport {
+    /// Recipients per status.
+    pub counts: ReceiptCounts,
+    /// With [`ReceiptMode::Each`]: the recipients, above 128 of them only those not DELIVERED.
+    pub entries: Vec<(ClientId, Status)>,
+}
+
+/// What the hub needs of whatever lies between shards.
+pub trait Backbone {
+    /// Which shard this is.
+    fn index(&self) -> ShardIndex;
+
+    /// How many shards there are.
+    fn shards(&self) -> u16;
+
+    /// Whether the way to `peer` takes another signal or publish; a full one is OVERFLOW, never a wait.
+    fn has_room(&self, peer: ShardIndex) -> bool;
+
+    /// Sends `message` on its way. Signals and publishes only after [`has_room`](Self::has_room) said so;
+    /// answers and interest always fit, since each belongs to something that is bounded itself.
+    fn forward(&mut self, peer: ShardIndex, message: PeerMessage);
+
+    /// Takes ownership of a client for this process. Within one process the hash of the id settles it, and it
+    /// always succeeds; between machines it may be refused, or lost later.
+    fn claim_session(&mut self, client: &str) -> Result<(), Reason>;
+}
+
+/// The backbone of one process: a bounded FIFO for each pair of shards, with a lane for urgent signals (S16).
+#[derive(Debug)]
+pub struct Fifos {
+    index: ShardIndex,
+    limit: usize,
+    peers: Vec<Fifo>,
+}
+
+#[derive(Debug, Default)]
+struct Fifo {
+    urgent: VecDeque<PeerMessage>,
+    normal: VecDeque<PeerMessage>,
+    /// What comes after this shard's queue (the process's channel) is full.
+    blocked: bool,
+}
+
+impl Fifos {
+    /// The FIFOs of shard `index` to all `shards`, each of at most `limit` signals and publishes.
+    pub fn new(index: ShardIndex, shards: u16, limit: usize) -> Self {
+        Self { index, limit, peers: (0..shards.max(1)).map(|_| Fifo::default()).collect() }
+    }
+
+    /// The next message for a peer that isn't blocked, urgent signals first.
+    pub fn poll(&mut self) -> Option<(ShardIndex, PeerMessage)> {
+        self.peers.iter_mut().enumerate().filter(|(_, fifo)| !fifo.blocked).find_map(|(peer, fifo)| {
+            let message = fifo.urgent.pop_front().or_else(|| fifo.normal.pop_front())?;
+            Some((peer as ShardIndex, message))
+        })
+    }
+
+    /// Says whether what comes after this queue takes more for `peer`.
+    pub fn block(&mut self, peer: ShardIndex, blocked: bool) {
+        if let Some(fifo) = self.peers.get_mut(usize::from(peer)) {
+            fifo.blocked = blocked;
+        }
+    }
+}
+
+impl Backbone for Fifos {
+    fn index(&self) -> ShardIndex {
+        self.index
+    }
+
+    fn shards(&self) -> u16 {
+        self.peers.len() as u16
+    }
+
+    fn has_room(&self, peer: ShardIndex) -> bool {
+        self.peers
+            .get(usize::from(peer))
+            .is_some_and(|fifo| fifo.urgent.len() + fifo.normal.len() < self.limit)
+    }
+
+    fn forward(&mut self, peer: ShardIndex, message: PeerMessage) {
+        let Some(fifo) = self.peers.get_mut(usize::from(peer)) else { return };
+        // Only signals overtake: an urgent one is judged by the recipients' own shard, so it needs no interest
+        // or answer that is on its way.
+        match &message {
+            PeerMessage::Signal(envelope) if envelope.signal.message.urgent => fifo.urgent.push_back(message),
+            _ => fifo.normal.push_back(message),
+        }
+    }
+
+    fn claim_session(&mut self, _client: &str) -> Result<(), Reason> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_are_spread_and_within_range() {
+        for shards in [1, 2, 3, 8] {
+            let mut clients = vec![0; usize::from(shards)];
+            for n in 0..8000 {
+                clients[usize::from(owner(&format!("lamp-{n}"), shards))] += 1;
+            }
+            let even = 8000 / usize::from(shards);
+            assert!(
+                clients.iter().all(|&count| count > even * 8 / 10 && count < even * 12 / 10),
+                "{clients:?}"
+            );
+        }
+    }
+}

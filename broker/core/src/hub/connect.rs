@@ -1,0 +1,168 @@
+//! Letting clients in, taking over, and what is left when they go (S1).
+
+use super::credentials::Check;
+use super::{ConnectionKey, Shard};
+use crate::backbone::{Backbone, owner};
+use crate::model::{
+    Challenge, ConnectRequest, Connected, Filter, Identity, Instant, Reason, Refusal, Reply, Status, Will,
+};
+use crate::rules::{Action, Object};
+
+/// Buckets kept of identities that aren't connected.
+const KEPT_BUCKETS: usize = 4096;
+
+impl Shard {
+    pub(super) fn connect(&mut self, key: ConnectionKey, request: ConnectRequest, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let expected = client.challenge.take();
+        match self.credentials.check(request.identity.as_ref(), &request.credential, expected.as_ref()) {
+            Check::Good => {}
+            Check::ChallengeFirst => {
+                let mut nonce = [0; bugle_protocol::auth::NONCE];
+                (self.random)(&mut nonce);
+                client.challenge = Some(Challenge(nonce));
+                return self.reply(key, Reply::Challenge(Challenge(nonce)), now);
+            }
+            Check::Refused(refusal) => return self.refuse_connect(key, refusal, now),
+        }
+        if self.shutting_down {
+            let refusal = Refusal::new(Reason::ShuttingDown, "the gateway is stopping");
+            return self.refuse_connect(key, refusal, now);
+        }
+        if self.by_identity.len() >= self.limits.clients_per_shard {
+            let refusal = Refusal::new(Reason::TooMany, "the gateway has all the clients that it may have");
+            return self.refuse_connect(key, refusal, now);
+        }
+        let assigned = request.identity.is_none();
+        let identity = request.identity.unwrap_or_else(|| self.new_identity());
+        if !self.may(&identity, Action::Connect, Object::Gateway) {
+            let refusal = Refusal::new(Reason::NotAuthorized, "the rules don't let this client connect");
+            return self.refuse_connect(key, refusal, now);
+        }
+        if let Err(reason) = self.backbone.claim_session(identity.as_str()) {
+            let refusal = Refusal::new(reason, "this client's session is owned elsewhere");
+            return self.refuse_connect(key, refusal, now);
+        }
+        self.take_over(&identity, now);
+
+        self.sessions += 1;
+        let session = self.sessions << 16 | u64::from(self.index);
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if let Some((bucket, urgent_bucket)) = self.buckets.swap_remove(&identity) {
+            (client.bucket, client.urgent_bucket) = (bucket, urgent_bucket);
+        }
+        client.client_id = identity.client_id();
+        client.identity = Some(identity.clone());
+        client.will = request.will;
+        client.inbox = request.inbox;
+        self.by_identity.insert(identity.clone(), key);
+        self.counters.connects += 1;
+        self.counters.clients += 1;
+        self.reply(key, Reply::Connected(Connected { identity, assigned, session }), now);
+    }
+
+    fn refuse_connect(&mut self, key: ConnectionKey, refusal: Refusal, now: Instant) {
+        self.counters.count_refusal(refusal.reason);
+        self.reply(key, Reply::ConnectRefused(refusal), now);
+    }
+
+    /// An id for a client that brought none: random, owned by this shard, and not yet in use.
+    fn new_identity(&mut self) -> Identity {
+        loop {
+            let mut bytes = [0; 8];
+            (self.random)(&mut bytes);
+            let id = format!("auto-{:016x}", u64::from_be_bytes(bytes));
+            if owner(&id, self.backbone.shards()) == self.index && !self.by_identity.contains_key(id.as_str())
+            {
+                return Identity::new(&id);
+            }
+        }
+    }
+
+    /// Ends the connection that `identity` has, if any, and tells it why.
+    fn take_over(&mut self, identity: &Identity, now: Instant) {
+        if let Some(&older) = self.by_identity.get(identity) {
+            self.counters.takeovers += 1;
+            self.end_client(older, true, now);
+            let why = Refusal::new(Reason::TakenOver, "a newer connection has the same client id");
+            self.close(older, why, now);
+        }
+    }
+
+    /// Takes a client out of everything but its connection, which may still have something to be told.
+    /// Does nothing the second time.
+    pub(super) fn end_client(&mut self, key: ConnectionKey, with_will: bool, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(identity) = client.identity.take() else { return };
+        let filters: Vec<_> = client
+            .groups
+            .drain(..)
+            .map(Filter::Group)
+            .chain(client.filters.drain(..).map(Filter::Topic))
+            .collect();
+        let will = client.will.take();
+        let sender = client.client_id.take();
+        client.inbox = None;
+        client.parked.clear();
+        client.parked_bytes = 0;
+        let mut buckets = (client.bucket, client.urgent_bucket);
+        let mut unread = Vec::new();
+        while let Some(delivery) = client.mailbox.pop() {
+            unread.push(delivery);
+        }
+
+        for filter in filters {
+            self.forget(key, &filter, now);
+        }
+        self.by_identity.swap_remove(&identity);
+        self.counters.clients -= 1;
+        if !buckets.0.is_full(self.limits.rate, now) || !buckets.1.is_full(self.limits.urgent_rate, now) {
+            self.keep_buckets(identity.clone(), buckets, now);
+        }
+        for delivery in unread {
+            let status = if delivery.is_expired(now) { Status::Expired } else { Status::Offline };
+            self.drop_delivery(&delivery, status, now);
+        }
+        if with_will && let Some(will) = will {
+            self.fire_will(&identity, sender, will, now);
+        }
+    }
+
+    fn keep_buckets(
+        &mut self,
+        identity: Identity,
+        buckets: (super::TokenBucket, super::TokenBucket),
+        now: Instant,
+    ) {
+        if self.buckets.len() >= KEPT_BUCKETS {
+            let (rate, urgent_rate) = (self.limits.rate, self.limits.urgent_rate);
+            self.buckets.retain(|_, (bucket, urgent)| {
+                !bucket.is_full(rate, now) || !urgent.is_full(urgent_rate, now)
+            });
+        }
+        if self.buckets.len() >= KEPT_BUCKETS {
+            // All were used within the last second: whoever makes ids up gains one more bucket by it.
+            self.buckets.swap_remove_index(0);
+        }
+        self.buckets.insert(identity, buckets);
+    }
+
+    /// A will on a signalling topic is a send, checked when it fires (T1).
+    fn fire_will(
+        &mut self,
+        identity: &Identity,
+        sender: Option<crate::model::ClientId>,
+        will: Will,
+        now: Instant,
+    ) {
+        let sent = match (will, sender) {
+            (Will::Send(signal), Some(sender)) => self.send_will(&sender, *signal, now),
+            (Will::Send(_), None) => Err(Refusal::new(Reason::NotAuthorized, "no client id of S1")),
+            (Will::Publish(message), _) => self.publish(identity, &message, now),
+        };
+        match sent {
+            Ok(()) => self.counters.wills += 1,
+            Err(_) => self.counters.wills_refused += 1,
+        }
+    }
+}

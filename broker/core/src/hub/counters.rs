@@ -1,0 +1,150 @@
+//! What a shard counts: everything that it accepts, refuses and drops, with the reason.
+
+use crate::model::{Reason, Status};
+
+/// Takes one number: its name, help, labels, value, and whether it is a gauge.
+pub type EachNumber<'a> =
+    dyn FnMut(&'static str, &'static str, &[(&'static str, &'static str)], u64, bool) + 'a;
+
+/// One shard's counters and gauges.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// Clients connected now.
+    pub clients: u64,
+    /// Groups with a member on this shard now.
+    pub groups: u64,
+    /// Connections that were let in.
+    pub connects: u64,
+    /// Connections that a newer one took over (S1).
+    pub takeovers: u64,
+    /// Bytes read.
+    pub bytes_received: u64,
+    /// Bytes given to sockets.
+    pub bytes_sent: u64,
+    /// Signals accepted (S8).
+    pub signals: u64,
+    /// Messages accepted to plain topics.
+    pub publishes: u64,
+    /// Signals and publishes of senders over their rate that were slowed (S7).
+    pub parked: u64,
+    /// Deliveries put into mailboxes: signals, plain messages, observations.
+    pub mailed: u64,
+    /// Requests and connections refused, by reason code.
+    refused: [u64; 256],
+    /// Recipients by status, as far as it is known: final for what asked for a receipt, for others only what
+    /// was refused or dropped.
+    statuses: [u64; Status::COUNT],
+    /// Plain messages dropped because the subscriber's mailbox was full.
+    pub publishes_overflowed: u64,
+    /// Plain messages dropped because they expired in the mailbox.
+    pub publishes_expired: u64,
+    /// Plain messages in the mailbox of a subscriber that went away.
+    pub publishes_abandoned: u64,
+    /// Observers that missed a signal because their mailbox was full (T6).
+    pub observations_overflowed: u64,
+    /// Receipts whose sender had gone.
+    pub receipts_abandoned: u64,
+    /// Wills sent.
+    pub wills: u64,
+    /// Wills refused when they fired.
+    pub wills_refused: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            clients: 0,
+            groups: 0,
+            connects: 0,
+            takeovers: 0,
+            bytes_received: 0,
+            bytes_sent: 0,
+            signals: 0,
+            publishes: 0,
+            parked: 0,
+            mailed: 0,
+            refused: [0; 256],
+            statuses: [0; Status::COUNT],
+            publishes_overflowed: 0,
+            publishes_expired: 0,
+            publishes_abandoned: 0,
+            observations_overflowed: 0,
+            receipts_abandoned: 0,
+            wills: 0,
+            wills_refused: 0,
+        }
+    }
+}
+
+impl Counters {
+    /// Requests and connections refused for `reason`.
+    pub fn refused(&self, reason: Reason) -> u64 {
+        self.refused[usize::from(reason.code())]
+    }
+
+    /// Recipients with `status`.
+    pub fn status(&self, status: Status) -> u64 {
+        self.statuses[status as usize]
+    }
+
+    pub(super) fn count_refusal(&mut self, reason: Reason) {
+        self.refused[usize::from(reason.code())] += 1;
+    }
+
+    pub(super) fn count_status(&mut self, status: Status, recipients: u64) {
+        self.statuses[status as usize] += recipients;
+    }
+
+    /// Calls `each` for every number.
+    pub fn each(&self, each: &mut EachNumber<'_>) {
+        let mut one = |name, help, value, gauge| each(name, help, &[], value, gauge);
+        one("clients", "Clients connected now", self.clients, true);
+        one("groups", "Groups with a member, summed over shards", self.groups, true);
+        one("connects", "Connections let in", self.connects, false);
+        one("takeovers", "Connections taken over by a newer one", self.takeovers, false);
+        one("received_bytes", "Bytes read", self.bytes_received, false);
+        one("sent_bytes", "Bytes given to sockets", self.bytes_sent, false);
+        one("signals", "Signals accepted", self.signals, false);
+        one("publishes", "Messages accepted to plain topics", self.publishes, false);
+        one("parked", "Signals of senders over their rate that were slowed", self.parked, false);
+        one("mailed", "Deliveries put into mailboxes", self.mailed, false);
+        one("receipts_abandoned", "Receipts whose sender had gone", self.receipts_abandoned, false);
+        one("wills", "Wills sent", self.wills, false);
+        one("wills_refused", "Wills refused when they fired", self.wills_refused, false);
+        for (reason, value) in [
+            ("overflow", self.publishes_overflowed),
+            ("expired", self.publishes_expired),
+            ("offline", self.publishes_abandoned),
+        ] {
+            each("publishes_dropped", "Plain messages not delivered", &[("reason", reason)], value, false);
+        }
+        let labels = [("reason", "overflow")];
+        each(
+            "observations_dropped",
+            "Signals an observer missed",
+            &labels,
+            self.observations_overflowed,
+            false,
+        );
+        for &reason in Reason::ALL {
+            let labels = [("reason", reason.name())];
+            each("refused", "Requests and connections refused", &labels, self.refused(reason), false);
+        }
+        for &status in Status::ALL {
+            let labels = [("status", status.name())];
+            each("recipients", "Recipients of signals by status", &labels, self.status(status), false);
+        }
+    }
+
+    /// Adds another shard's numbers.
+    pub fn add(&mut self, other: &Self) {
+        macro_rules! sum {
+            ($($field:ident)*) => { $(self.$field += other.$field;)* };
+        }
+        sum!(clients groups connects takeovers bytes_received bytes_sent signals publishes parked mailed
+            publishes_overflowed publishes_expired publishes_abandoned observations_overflowed
+            receipts_abandoned wills wills_refused);
+        self.refused.iter_mut().zip(other.refused).for_each(|(sum, more)| *sum += more);
+        self.statuses.iter_mut().zip(other.statuses).for_each(|(sum, more)| *sum += more);
+    }
+}

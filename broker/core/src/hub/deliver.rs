@@ -1,0 +1,244 @@
+//! The recipients' side of a message: which of this shard's clients get it, by membership, lists and receive
+//! rules, and whether their mailboxes take it (S3-S5, S8, T2, T6).
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use slotmap::DefaultKey;
+
+use super::receipts::Tracker;
+use super::timers::Timer;
+use super::{ConnectionKey, Shard};
+use crate::backbone::{AcceptedSignal, Backbone, Envelope, PeerMessage, ShardIndex, ShardReport, Share};
+use crate::model::{
+    ClientId, Delivery, GroupName, Instant, Map, Message, Origin, Outgoing, ReceiptMode, ReceiptSlot,
+    Reception, Settled, Status, Target,
+};
+use crate::rules::{Action, Actor, Object, decide};
+
+impl Shard {
+    pub(super) fn deliver_for_peer(&mut self, from: ShardIndex, envelope: &Envelope, now: Instant) {
+        let report = self.deliver_signal(from, envelope, now);
+        self.backbone.forward(from, PeerMessage::Taken { send: envelope.send, report });
+    }
+
+    /// Puts a signal into the mailboxes of its recipients here. The report, where one is asked for, is given
+    /// at once if everything is final, and later to the sender's shard `origin` otherwise.
+    pub(super) fn deliver_signal(
+        &mut self,
+        origin: ShardIndex,
+        envelope: &Envelope,
+        now: Instant,
+    ) -> Option<ShardReport> {
+        let signal = &envelope.signal;
+        self.signals += 1;
+        let outgoing = Outgoing::new(signal.message.clone());
+        let tracker = (signal.receipt != ReceiptMode::None).then(|| {
+            let deadline = signal.message.deadline;
+            self.trackers.insert(Tracker::new(origin, envelope.send, signal.receipt, deadline))
+        });
+        let mut round = Round { signal, outgoing, tracker, now };
+        match &envelope.share {
+            Share::Client => self.deliver_to_client(&mut round),
+            Share::Members => self.deliver_to_members(&mut round),
+            Share::Listed(listed) => self.deliver_to_listed(&mut round, listed),
+            Share::Observers => {}
+        }
+        if self.observing > 0 {
+            self.deliver_to_observers(&round);
+        }
+        let key = tracker?;
+        if self.trackers.get(key)?.is_final() {
+            let report = self.trackers.remove(key)?.report(now);
+            for &status in Status::ALL {
+                self.counters.count_status(status, report.counts.count(status).into());
+            }
+            return Some(report);
+        }
+        self.timers.push(signal.closes, Timer::Receipt(key));
+        None
+    }
+
+    /// *one*: a client whose inbox isn't open is OFFLINE. A sender that names itself is the recipient.
+    fn deliver_to_client(&mut self, round: &mut Round<'_>) {
+        let Target::Client(id) = &round.signal.target else { return };
+        let online = self.by_identity.get(id.as_str()).copied();
+        let open = online.and_then(|key| Some((key, self.clients.get(key)?.inbox?)));
+        match open {
+            Some((key, reception)) => self.give(round, key, reception),
+            None => self.settle_without_mailbox(round, id, Status::Offline),
+        }
+    }
+
+    fn deliver_to_members(&mut self, round: &mut Round<'_>) {
+        let Target::Group { group, except, .. } = &round.signal.target else { return };
+        // Taken out while its members' mailboxes are filled; nothing in between changes it.
+        let Some(members) = self.groups.get_mut(group).map(std::mem::take) else { return };
+        // The lists become keys once, so that a member costs no look at its name.
+        let keys = |shard: &Self, id: &str| shard.by_identity.get(id).copied();
+        let excluded: Vec<_> = except.iter().filter_map(|id| keys(self, id.as_str())).collect();
+        let sender = keys(self, round.signal.sender.as_str());
+        for (&key, &reception) in &members {
+            let own = sender == Some(key);
+            if excluded.contains(&key) || (own && (!round.signal.echo || reception.no_local)) {
+                self.consider(key);
+                continue;
+            }
+            self.give(round, key, reception);
+        }
+        self.put_back(group, members);
+    }
+
+    fn put_back(&mut self, group: &GroupName, members: Map<ConnectionKey, Reception>) {
+        if let Some(place) = self.groups.get_mut(group) {
+            *place = members;
+        }
+    }
+
+    fn deliver_to_listed(&mut self, round: &mut Round<'_>, listed: &[ClientId]) {
+        let Target::Group { group, .. } = &round.signal.target else { return };
+        for id in listed {
+            let key = self.by_identity.get(id.as_str()).copied();
+            let member = key.and_then(|key| Some((key, *self.groups.get(group)?.get(&key)?)));
+            match member {
+                // Named in *only*, a sender gets its own; but No Local always wins (S5).
+                Some((key, reception)) if reception.no_local && *id == round.signal.sender => {
+                    self.consider(key)
+                }
+                Some((key, reception)) => self.give(round, key, reception),
+                None => self.settle_without_mailbox(round, id, Status::NotMember),
+            }
+        }
+    }
+
+    /// Gives the signal to one recipient, if the rules let it have it and its mailbox takes it.
+    fn give(&mut self, round: &mut Round<'_>, key: ConnectionKey, reception: Reception) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.considered = self.signals;
+        let mut slot = None;
+        // The id is shared text: cloned only where a receipt is to name it.
+        if round.tracker.is_some() || !self.rules.is_uniform(Action::Receive) {
+            let Some(id) = client.client_id.clone() else { return };
+            if !self.may_receive(round.signal, id.as_str()) {
+                return self.settle_without_mailbox(round, &id, Status::Denied);
+            }
+            slot = round.tracker.and_then(|tracker| {
+                let index = self.trackers.get_mut(tracker)?.add_waiting(id);
+                Some(ReceiptSlot { tracker, index })
+            });
+        }
+        let delivery = Delivery { outgoing: round.outgoing.clone(), reception, observed: false, slot };
+        if let Err(refused) = self.mail(key, delivery, round.now) {
+            match (refused.slot, round.tracker.and_then(|tracker| self.trackers.get_mut(tracker))) {
+                (Some(slot), Some(tracker)) => tracker.settle(slot.index, Settled::Final(Status::Overflow)),
+                _ => self.counters.count_status(Status::Overflow, 1),
+            }
+        }
+    }
+
+    fn settle_without_mailbox(&mut self, round: &Round<'_>, id: &ClientId, status: Status) {
+        match round.tracker.and_then(|tracker| self.trackers.get_mut(tracker)) {
+            Some(tracker) => tracker.add_final(id.clone(), status),
+            None => self.counters.count_status(status, 1),
+        }
+    }
+
+    /// The receive rules, judged for every delivery by the recipient's shard.
+    fn may_receive(&self, signal: &AcceptedSignal, recipient: &str) -> bool {
+        let object = match &signal.target {
+            Target::Client(_) => Object::Client(signal.sender.as_str()),
+            Target::Group { group, .. } => Object::Group(group.as_str()),
+        };
+        self.rules.is_uniform(Action::Receive)
+            || decide(Actor { client: recipient, user: None }, Action::Receive, object, &self.rules).allowed
+    }
+
+    /// Clients whose wildcards match and who may observe; not counted in outcomes (T6).
+    fn deliver_to_observers(&mut self, round: &Round<'_>) {
+        let prefix = &self.session_config.prefix;
+        let (short, object) = match &round.signal.target {
+            Target::Client(client) => (format!("{prefix}/c/{client}"), Object::Client(client.as_str())),
+            Target::Group { group, .. } => (format!("{prefix}/g/{group}"), Object::Group(group.as_str())),
+        };
+        let long = format!("{short}/{}", round.signal.sender);
+        let mut found: Map<ConnectionKey, Reception> = Map::default();
+        for (name, with_sender) in [(&long, true), (&short, false)] {
+            self.topics.for_each_match(name, &mut |&key, &reception| {
+                let wanted = Reception { with_sender, ..reception };
+                let kept = found.entry(key).or_insert(wanted);
+                kept.qos = kept.qos.max(reception.qos);
+            });
+        }
+        for (key, reception) in found {
+            let Some(client) = self.clients.get(key) else { continue };
+            let Some(identity) = &client.identity else { continue };
+            let own = identity.as_str() == round.signal.sender.as_str();
+            if client.considered == self.signals
+                || (own && (!round.signal.echo || reception.no_local))
+                || !self.may(identity, Action::Observe, object)
+            {
+                continue;
+            }
+            let delivery =
+                Delivery { outgoing: round.outgoing.clone(), reception, observed: true, slot: None };
+            if let Err(refused) = self.mail(key, delivery, round.now) {
+                self.drop_delivery(&refused, Status::Overflow, round.now);
+            }
+        }
+    }
+
+    /// Puts a plain message into the mailboxes of its subscribers here, once for each however many of its
+    /// filters match (T7).
+    pub(super) fn deliver_publish(&mut self, message: &Arc<Message>, now: Instant) {
+        let Origin::Topic { topic, publisher, .. } = &message.origin else { return };
+        let publisher_key = self.by_identity.get(publisher).copied();
+        let mut subscribers: Map<ConnectionKey, Reception> = Map::default();
+        self.topics.for_each_match(topic, &mut |&key, &reception| {
+            if !(reception.no_local && publisher_key == Some(key)) {
+                // The highest QoS of several matching filters [MQTT-3.3.5-1].
+                let kept = subscribers.entry(key).or_insert(reception);
+                kept.qos = kept.qos.max(reception.qos);
+            }
+        });
+        let outgoing = Outgoing::new(message.clone());
+        for (key, reception) in subscribers {
+            let delivery = Delivery { outgoing: outgoing.clone(), reception, observed: false, slot: None };
+            if let Err(refused) = self.mail(key, delivery, now) {
+                self.drop_delivery(&refused, Status::Overflow, now);
+            }
+        }
+    }
+
+    /// Notes that the client was looked at for the present signal.
+    fn consider(&mut self, key: ConnectionKey) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.considered = self.signals;
+        }
+    }
+
+    /// Puts a delivery into a mailbox, after what expired there if it is full; or gives it back.
+    fn mail(&mut self, key: ConnectionKey, delivery: Delivery, now: Instant) -> Result<(), Delivery> {
+        let Some(client) = self.clients.get_mut(key) else { return Err(delivery) };
+        let mut result = client.mailbox.try_push(delivery, &self.limits);
+        if let Err(refused) = result {
+            let expired = client.mailbox.take_expired(now);
+            result = client.mailbox.try_push(refused, &self.limits);
+            for delivery in expired {
+                self.drop_delivery(&delivery, Status::Expired, now);
+            }
+        }
+        result?;
+        self.counters.mailed += 1;
+        self.mark_dirty(key);
+        Ok(())
+    }
+}
+
+/// One signal being given to one shard's clients.
+struct Round<'a> {
+    signal: &'a AcceptedSignal,
+    outgoing: Rc<Outgoing>,
+    /// Where statuses are noted, if a receipt is asked for.
+    tracker: Option<DefaultKey>,
+    now: Instant,
+}

@@ -1,0 +1,69 @@
+//! What waits for one recipient: bounded in messages and bytes, urgent before the rest (S16).
+
+use std::collections::VecDeque;
+
+use crate::model::{Delivery, Instant, Limits};
+
+/// The queue of one recipient.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    urgent: VecDeque<Delivery>,
+    normal: VecDeque<Delivery>,
+    bytes: usize,
+}
+
+impl Mailbox {
+    /// Takes `delivery`, or gives it back when the mailbox is full: that is OVERFLOW for the new one.
+    ///
+    /// The urgent lane has the same bounds for itself, so that what isn't urgent can't shut it.
+    pub fn try_push(&mut self, delivery: Delivery, limits: &Limits) -> Result<(), Delivery> {
+        let size = size(&delivery);
+        let urgent = delivery.outgoing.message.urgent;
+        let lane = if urgent { &mut self.urgent } else { &mut self.normal };
+        if lane.len() >= limits.mailbox_messages || (!urgent && self.bytes + size > limits.mailbox_bytes) {
+            return Err(delivery);
+        }
+        self.bytes += size;
+        lane.push_back(delivery);
+        Ok(())
+    }
+
+    /// The next delivery, urgent ones first.
+    pub fn pop(&mut self) -> Option<Delivery> {
+        let delivery = self.urgent.pop_front().or_else(|| self.normal.pop_front())?;
+        self.bytes -= size(&delivery);
+        if self.is_empty() && self.normal.capacity() > 16 {
+            // An idle recipient costs no buffer.
+            (self.urgent, self.normal) = Default::default();
+        }
+        Some(delivery)
+    }
+
+    /// Takes out all that are past their deadline, so that they don't crowd out what can still be in time.
+    pub fn take_expired(&mut self, now: Instant) -> Vec<Delivery> {
+        let mut expired = Vec::new();
+        for lane in [&mut self.urgent, &mut self.normal] {
+            // Usually the oldest expire first, but a later one may have the smaller ttl.
+            if lane.iter().any(|delivery| delivery.is_expired(now)) {
+                let (past, waiting) =
+                    std::mem::take(lane).into_iter().partition(|d: &Delivery| d.is_expired(now));
+                *lane = waiting;
+                let past: VecDeque<Delivery> = past;
+                expired.extend(past);
+            }
+        }
+        self.bytes -= expired.iter().map(size).sum::<usize>();
+        expired
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.urgent.is_empty() && self.normal.is_empty()
+    }
+}
+
+/// What a delivery costs the mailbox, in bytes.
+fn size(delivery: &Delivery) -> usize {
+    let message = &delivery.outgoing.message;
+    message.payload.len() + message.properties.len()
+}

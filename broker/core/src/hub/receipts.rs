@@ -1,0 +1,140 @@
+//! The recipients' side of receipts: what became of one signal at each recipient of this shard (S8).
+
+use slotmap::DefaultKey;
+
+use super::{ConnectionKey, SendKey, Shard};
+use crate::backbone::{Backbone, PeerMessage, ShardIndex, ShardReport};
+use crate::model::{ClientId, Delivery, Instant, Origin, ReceiptMode, ReceiptSlot, Settled, Status};
+
+/// Above this many recipients only those not DELIVERED are named (S8).
+pub(super) const NAMED: usize = 128;
+
+/// The open receipt of one signal on this shard.
+pub(super) struct Tracker {
+    /// The sender's shard.
+    origin: ShardIndex,
+    send: SendKey,
+    receipt: ReceiptMode,
+    /// Past it, what is still in a mailbox is EXPIRED.
+    deadline: Option<Instant>,
+    recipients: Vec<(ClientId, Progress)>,
+    open: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// In the mailbox.
+    Waiting,
+    /// Written, not acknowledged.
+    Written,
+    Final(Status),
+}
+
+impl Tracker {
+    pub(super) fn new(
+        origin: ShardIndex,
+        send: SendKey,
+        receipt: ReceiptMode,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self { origin, send, receipt, deadline, recipients: Vec::new(), open: 0 }
+    }
+
+    /// Notes a recipient whose mailbox is about to be tried, and says where it stands.
+    pub(super) fn add_waiting(&mut self, client: ClientId) -> u32 {
+        self.open += 1;
+        self.recipients.push((client, Progress::Waiting));
+        (self.recipients.len() - 1) as u32
+    }
+
+    /// Notes a recipient that never got as far as a mailbox.
+    pub(super) fn add_final(&mut self, client: ClientId, status: Status) {
+        self.recipients.push((client, Progress::Final(status)));
+    }
+
+    /// Takes a settlement; a second final one is nothing.
+    pub(super) fn settle(&mut self, index: u32, settled: Settled) {
+        let Some((_, progress)) = self.recipients.get_mut(index as usize) else { return };
+        match (*progress, settled) {
+            (Progress::Final(_), _) => {}
+            (_, Settled::Written) => *progress = Progress::Written,
+            (_, Settled::Final(status)) => {
+                *progress = Progress::Final(status);
+                self.open -= 1;
+            }
+        }
+    }
+
+    pub(super) fn is_final(&self) -> bool {
+        self.open == 0
+    }
+
+    /// The report, every recipient with one final status. What is still open at the time when the receipt
+    /// closes was either written, and nobody knows, or it is past its deadline in the mailbox.
+    pub(super) fn report(&self, now: Instant) -> ShardReport {
+        let mut report = ShardReport::default();
+        let past = self.deadline.is_some_and(|deadline| deadline <= now);
+        let name_all = self.recipients.len() <= NAMED;
+        for (client, progress) in &self.recipients {
+            let status = match progress {
+                Progress::Final(status) => *status,
+                Progress::Waiting if past => Status::Expired,
+                Progress::Waiting | Progress::Written => Status::Unconfirmed,
+            };
+            report.counts.add(status, 1);
+            if self.receipt == ReceiptMode::Each && (name_all || status != Status::Delivered) {
+                report.entries.push((client.clone(), status));
+            }
+        }
+        report
+    }
+}
+
+impl Shard {
+    /// Collects what a session has to tell of its deliveries.
+    pub(super) fn settle(&mut self, key: ConnectionKey, now: Instant) {
+        while let Some(client) = self.clients.get_mut(key) {
+            let Some((slot, settled)) = client.session.poll_settled() else { break };
+            self.settle_slot(slot, settled, now);
+        }
+    }
+
+    pub(super) fn settle_slot(&mut self, slot: ReceiptSlot, settled: Settled, now: Instant) {
+        if let Some(tracker) = self.trackers.get_mut(slot.tracker) {
+            tracker.settle(slot.index, settled);
+            if tracker.is_final() {
+                self.finish_tracker(slot.tracker, now);
+            }
+        }
+    }
+
+    /// Reports a receipt: because every recipient is final, or because it closes, at its ttl or after 10 s. One
+    /// that was reported before is nothing.
+    pub(super) fn finish_tracker(&mut self, key: DefaultKey, now: Instant) {
+        let Some(tracker) = self.trackers.remove(key) else { return };
+        let report = tracker.report(now);
+        for &status in Status::ALL {
+            self.counters.count_status(status, report.counts.count(status).into());
+        }
+        let send = tracker.send;
+        if tracker.origin == self.index {
+            self.handle_finished(send, report, now);
+        } else {
+            self.backbone.forward(tracker.origin, PeerMessage::Finished { send, report });
+        }
+    }
+
+    /// A delivery that isn't going to be written: it is counted, and whoever waits hears of it.
+    pub(super) fn drop_delivery(&mut self, delivery: &Delivery, status: Status, now: Instant) {
+        match (delivery.slot, &delivery.outgoing.message.origin) {
+            (Some(slot), _) => self.settle_slot(slot, Settled::Final(status), now),
+            (None, Origin::Signal { .. }) if delivery.observed => self.counters.observations_overflowed += 1,
+            (None, Origin::Signal { .. }) => self.counters.count_status(status, 1),
+            (None, Origin::Topic { .. }) => match status {
+                Status::Expired => self.counters.publishes_expired += 1,
+                Status::Offline => self.counters.publishes_abandoned += 1,
+                _ => self.counters.publishes_overflowed += 1,
+            },
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The sender's side of a signal: rate, rules, which shards, and what the sender hears (S3-S9).
+
+use std::sync::Arc;
+
+use super::{ConnectionKey, SendKey, Shard};
+use crate::backbone::{
+    AcceptedSignal, Backbone, Envelope, PeerMessage, ShardIndex, ShardReport, Share, owner,
+};
+use crate::model::{
+    ClientId, Identity, Instant, Map, Message, MessageId, Origin, Reason, ReceiptCounts, ReceiptMode,
+    ReceiptReport, Recipients, Refusal, Reply, RequestId, Set, Signal, Status, Target,
+};
+use crate::rules::{Action, Object};
+
+use super::receipts::NAMED;
+
+/// A send of a client over its rate that can't be refused: it waits for its token (S7).
+pub(super) struct Parked {
+    request: RequestId,
+    signal: Signal,
+    /// When there is a token for it, as far as is known.
+    pub(super) release: Instant,
+}
+
+/// A send whose sender waits to hear of it.
+pub(super) struct InFlight {
+    key: ConnectionKey,
+    request: RequestId,
+    id: Option<MessageId>,
+    target: Target,
+    receipt: ReceiptMode,
+    /// Shards whose mailboxes haven't said yet that they took or refused it.
+    awaiting_taken: usize,
+    /// Shards whose recipients aren't all final.
+    awaiting_final: usize,
+    /// The sender has been told that it is accepted.
+    acknowledged: bool,
+    counts: ReceiptCounts,
+    entries: Vec<(ClientId, Status)>,
+}
+
+impl Shard {
+    /// A signal that a client sends: accepted, refused, or parked.
+    pub(super) fn handle_send(
+        &mut self,
+        key: ConnectionKey,
+        request: RequestId,
+        signal: Signal,
+        refusable: bool,
+        now: Instant,
+    ) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        // What is parked goes first, so that the order stays (S11).
+        let limited = if !client.parked.is_empty() && !refusable {
+            Some(0)
+        } else if signal.options.urgent {
+            client.urgent_bucket.try_take(self.limits.urgent_rate, now).err()
+        } else {
+            client.bucket.try_take(self.limits.rate, now).err()
+        };
+        match limited {
+            None => self.accept_and_answer(key, request, signal, now),
+            Some(retry_after) if refusable => {
+                let text = "over the rate of this client; try again after the time given";
+                let refusal =
+                    Refusal { retry_after: Some(retry_after), ..Refusal::new(Reason::RateLimited, text) };
+                self.refuse(key, request, refusal, now);
+            }
+            Some(wait) => {
+                self.counters.parked += 1;
+                client.parked_bytes += parked_size(&signal);
+                client.parked.push_back(Parked { request, signal, release: now + u64::from(wait) });
+                if client.parked_bytes >= self.limits.park_bytes {
+                    client.session.pause(now);
+                }
+                self.schedule(key);
+            }
+        }
+    }
+
+    /// Sends what was parked, as far as there are tokens.
+    pub(super) fn release_parked(&mut self, key: ConnectionKey, now: Instant) {
+        while let Some(client) = self.clients.get_mut(key) {
+            let Some(parked) = client.parked.front_mut().filter(|parked| parked.release <= now) else {
+                break;
+            };
+            let (bucket, rate) = if parked.signal.options.urgent {
+                (&mut client.urgent_bucket, self.limits.urgent_rate)
+            } else {
+                (&mut client.bucket, self.limits.rate)
+            };
+            if let Err(wait) = bucket.try_take(rate, now) {
+                parked.release = now + u64::from(wait);
+                break;
+            }
+            let Some(parked) = client.parked.pop_front() else { break };
+            client.parked_bytes -= parked_size(&parked.signal);
+            if client.parked_bytes < self.limits.park_bytes {
+                client.session.resume(now);
+                self.resumable.push(key);
+            }
+            self.accept_and_answer(key, parked.request, parked.signal, now);
+        }
+    }
+
+    pub(super) fn refuse(&mut self, key: ConnectionKey, request: RequestId, refusal: Refusal, now: Instant) {
+        self.counters.count_refusal(refusal.reason);
+        self.reply(key, Reply::Refused(request, refusal), now);
+    }
+
+    fn accept_and_answer(&mut self, key: ConnectionKey, request: RequestId, signal: Signal, now: Instant) {
+        let Some(client) = self.clients.get(key) else { return };
+        let Some(sender) = client.client_id.clone() else {
+            let text = "only a client id of 1-64 of A-Z a-z 0-9 . _ : - can send signals";
+            return self.refuse(key, request, Refusal::new(Reason::NotAuthorized, text), now);
+        };
+        if let Err(refusal) = self.accept(Some((key, request)), &sender, signal, now) {
+            self.refuse(key, request, refusal, now);
+        }
+    }
+
+    /// A will on a signalling topic: nobody waits to hear of it.
+    pub(super) fn send_will(
+        &mut self,
+        sender: &ClientId,
+        mut signal: Signal,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        signal.options.receipt = ReceiptMode::None;
+        self.accept(None, sender, signal, now)
+    }
+
+    /// Judges a signal, and sends it on its way to every shard that has a recipient or observer.
+    fn accept(
+        &mut self,
+        waits: Option<(ConnectionKey, RequestId)>,
+        sender: &ClientId,
+        signal: Signal,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let identity = Identity::from(sender.clone());
+        let object = match &signal.target {
+            Target::Client(client) => Object::Client(client.as_str()),
+            Target::Group { group, .. } => Object::Group(group.as_str()),
+        };
+        if !self.may(&identity, Action::Send, object) {
+            return Err(Refusal::new(Reason::NotAuthorized, "the rules don't let this client send there"));
+        }
+        if signal.options.urgent && !self.may(&identity, Action::Urgent, object) {
+            return Err(Refusal::new(
+                Reason::NotAuthorized,
+                "the rules don't let this client send urgent signals",
+            ));
+        }
+        let receipt = signal.options.receipt;
+        if let Some((key, _)) = waits
+            && receipt != ReceiptMode::None
+            && self.clients.get(key).is_some_and(|c| c.open_receipts >= self.limits.receipts_per_client)
+        {
+            return Err(Refusal::new(Reason::Busy, "too many receipts of this client are still open"));
+        }
+        let shares = self.shares(sender, &signal.target);
+        if shares.keys().any(|&shard| shard != self.index && !self.backbone.has_room(shard)) {
+            return Err(Refusal::new(Reason::Overflow, "the queue to a part of the gateway is full"));
+        }
+
+        let deadline = signal.options.ttl.map(|ttl| now + u64::from(ttl));
+        let (group, client) = match &signal.target {
+            Target::Client(client) => (None, Some(client.clone())),
+            Target::Group { group, .. } => (Some(group.clone()), None),
+        };
+        let message = Message {
+            origin: Origin::Signal { sender: sender.clone(), group, client, mode: signal.target.mode() },
+            payload: signal.payload,
+            properties: signal.properties,
+            qos: signal.qos,
+            deadline,
+            urgent: signal.options.urgent,
+        };
+        let accepted = Arc::new(AcceptedSignal {
+            message: Arc::new(message),
+            sender: sender.clone(),
+            target: signal.target.clone(),
+            echo: signal.options.echo,
+            receipt,
+            closes: deadline.unwrap_or(now + self.limits.receipt_timeout),
+        });
+        self.counters.signals += 1;
+        let send = match waits {
+            None => SendKey::default(),
+            Some((key, request)) => {
+                if receipt != ReceiptMode::None
+                    && let Some(client) = self.clients.get_mut(key)
+                {
+                    client.open_receipts += 1;
+                }
+                self.sends.insert(InFlight {
+                    key,
+                    request,
+                    id: signal.options.id,
+                    target: signal.target,
+                    receipt,
+                    awaiting_taken: shares.len(),
+                    awaiting_final: shares.len(),
+                    acknowledged: false,
+                    counts: ReceiptCounts::default(),
+                    entries: Vec::new(),
+                })
+            }
+        };
+        self.dispatch(send, &accepted, shares, now);
+        Ok(())
+    }
+
+    fn dispatch(
+        &mut self,
+        send: SendKey,
+        signal: &Arc<AcceptedSignal>,
+        shares: Map<ShardIndex, Share>,
+        now: Instant,
+    ) {
+        let mut own = None;
+        for (shard, share) in shares {
+            let envelope = Envelope { send, signal: signal.clone(), share };
+            if shard == self.index {
+                own = Some(envelope);
+            } else {
+                self.backbone.forward(shard, PeerMessage::Signal(envelope));
+            }
+        }
+        if let Some(envelope) = own {
+            let report = self.deliver_signal(self.index, &envelope, now);
+            self.handle_taken(send, report, now);
+        } else {
+            // With no shard to wait for, a send to a group without members is done already.
+            self.answer_if_done(send, now);
+        }
+    }
+
+    /// Which shards are to judge which recipients. Shards without interest are left out, but listed clients'
+    /// owners are always asked, since only they can say NOT_MEMBER.
+    fn shares(&self, sender: &ClientId, target: &Target) -> Map<ShardIndex, Share> {
+        let shards = self.backbone.shards();
+        let mut shares: Map<ShardIndex, Share> = Map::default();
+        let prefix = &self.session_config.prefix;
+        let observed = match target {
+            Target::Client(client) => {
+                shares.insert(owner(client.as_str(), shards), Share::Client);
+                format!("{prefix}/c/{client}/{sender}")
+            }
+            Target::Group { group, recipients, except } => {
+                match recipients {
+                    Recipients::All => {
+                        let peers = self.peer_groups.get(group).into_iter().flatten().copied();
+                        let own = self.groups.contains_key(group).then_some(self.index);
+                        shares.extend(peers.chain(own).map(|shard| (shard, Share::Members)));
+                    }
+                    Recipients::Only(listed) => {
+                        for client in listed.iter().filter(|client| !except.contains(client.as_str())) {
+                            let share = shares
+                                .entry(owner(client.as_str(), shards))
+                                .or_insert_with(|| Share::Listed(Vec::new()));
+                            if let Share::Listed(clients) = share {
+                                clients.push(client.clone());
+                            }
+                        }
+                    }
+                }
+                format!("{prefix}/g/{group}/{sender}")
+            }
+        };
+        if self.observing > 0 {
+            shares.entry(self.index).or_insert(Share::Observers);
+        }
+        if self.peer_observing > 0 {
+            let short = observed.rsplit_once('/').map_or(observed.as_str(), |(short, _)| short);
+            let mut observing: Set<ShardIndex> = Set::default();
+            for name in [short, &observed] {
+                self.peer_topics.for_each_match(name, &mut |&shard, ()| {
+                    observing.insert(shard);
+                });
+            }
+            for shard in observing {
+                shares.entry(shard).or_insert(Share::Observers);
+            }
+        }
+        shares
+    }
+
+    /// A shard's mailboxes have taken or refused the signal.
+    pub(super) fn handle_taken(&mut self, send: SendKey, report: Option<ShardReport>, now: Instant) {
+        if let Some(in_flight) = self.sends.get_mut(send) {
+            in_flight.awaiting_taken = in_flight.awaiting_taken.saturating_sub(1);
+            if let Some(report) = report {
+                in_flight.merge(report);
+            }
+            self.answer_if_done(send, now);
+        }
+    }
+
+    /// A shard's recipients are all final.
+    pub(super) fn handle_finished(&mut self, send: SendKey, report: ShardReport, now: Instant) {
+        if let Some(in_flight) = self.sends.get_mut(send) {
+            in_flight.merge(report);
+            self.answer_if_done(send, now);
+        }
+    }
+
+    /// The acknowledgement once every mailbox has answered, and the receipt once every recipient is final (S8).
+    fn answer_if_done(&mut self, send: SendKey, now: Instant) {
+        let Some(in_flight) = self.sends.get_mut(send) else { return };
+        if in_flight.awaiting_taken > 0 {
+            return;
+        }
+        let (key, request) = (in_flight.key, in_flight.request);
+        let first_time = !std::mem::replace(&mut in_flight.acknowledged, true);
+        let finished = in_flight.receipt == ReceiptMode::None || in_flight.awaiting_final == 0;
+        if first_time {
+            self.reply(key, Reply::Done(request), now);
+        }
+        if !finished {
+            return;
+        }
+        let Some(in_flight) = self.sends.remove(send) else { return };
+        if in_flight.receipt == ReceiptMode::None {
+            return;
+        }
+        match self.clients.get_mut(key) {
+            Some(client) => client.open_receipts = client.open_receipts.saturating_sub(1),
+            None => self.counters.receipts_abandoned += 1,
+        }
+        self.reply(key, Reply::Receipt(Box::new(in_flight.into_report())), now);
+    }
+
+    /// A message to a plain topic from a client.
+    pub(super) fn handle_publish(
+        &mut self,
+        key: ConnectionKey,
+        request: RequestId,
+        message: &Arc<Message>,
+        now: Instant,
+    ) {
+        let Some(identity) = self.clients.get(key).and_then(|client| client.identity.clone()) else { return };
+        match self.publish(&identity, message, now) {
+            Ok(()) => self.reply(key, Reply::Done(request), now),
+            Err(refusal) => self.refuse(key, request, refusal, now),
+        }
+    }
+
+    /// Judges a message to a plain topic and brings it to every subscriber's shard (T7).
+    pub(super) fn publish(
+        &mut self,
+        publisher: &Identity,
+        message: &Arc<Message>,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let Origin::Topic { topic, .. } = &message.origin else {
+            return Err(Refusal::new(Reason::Internal, "not a plain topic"));
+        };
+        if !self.may(publisher, Action::Publish, Object::Topic(topic)) {
+            return Err(Refusal::new(Reason::NotAuthorized, "the rules don't let this client publish there"));
+        }
+        let mut peers: Set<ShardIndex> = Set::default();
+        self.peer_topics.for_each_match(topic, &mut |&shard, ()| {
+            peers.insert(shard);
+        });
+        if peers.iter().any(|&peer| !self.backbone.has_room(peer)) {
+            return Err(Refusal::new(Reason::Overflow, "the queue to a part of the gateway is full"));
+        }
+        self.counters.publishes += 1;
+        for peer in peers {
+            self.backbone.forward(peer, PeerMessage::Publish(message.clone()));
+        }
+        self.deliver_publish(message, now);
+        Ok(())
+    }
+}
+
+impl InFlight {
+    fn merge(&mut self, report: ShardReport) {
+        self.awaiting_final = self.awaiting_final.saturating_sub(1);
+        self.counts.merge(&report.counts);
+        self.entries.extend(report.entries);
+    }
+
+    fn into_report(mut self) -> ReceiptReport {
+        if self.counts.total() as usize > NAMED {
+            self.entries.retain(|(_, status)| *status != Status::Delivered);
+        }
+        ReceiptReport {
+            request: self.request,
+            id: self.id,
+            target: self.target,
+            mode: self.receipt,
+            interim: false,
+            counts: self.counts,
+            entries: self.entries,
+        }
+    }
+}
+
+/// What a parked signal costs, in bytes.
+fn parked_size(signal: &Signal) -> usize {
+    const OVERHEAD: usize = 64;
+    let lists = match &signal.target {
+        Target::Client(_) => 0,
+        Target::Group { recipients, except, .. } => {
+            let only = if let Recipients::Only(list) = recipients { list.len() } else { 0 };
+            (only + except.len()) * 16
+        }
+    };
+    signal.payload.len() + signal.properties.len() + lists + OVERHEAD
+}

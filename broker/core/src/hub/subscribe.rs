@@ -1,0 +1,278 @@
+//! Joining groups and subscribing to topics, and making sure that every shard knows before the answer.
+
+use std::sync::Arc;
+
+use super::topic_tree::MAX_LEVELS;
+use super::{ConnectionKey, Shard, SubscribeKey};
+use crate::backbone::{Backbone, InterestKey, PeerMessage, ShardIndex};
+use crate::model::{Filter, Instant, QoS, Reason, Refusal, Reply, RequestId, SubscribeItem};
+use crate::mqtt::topic;
+use crate::rules::{Action, Object};
+
+/// This shard's interest in a group or filter.
+pub(super) struct LocalInterest {
+    /// How many clients have it.
+    clients: usize,
+    /// The number of the last addition.
+    added: u64,
+    /// Shards that don't know of it yet.
+    awaited: usize,
+    /// Subscribes that wait for them.
+    waiting: Vec<SubscribeKey>,
+}
+
+/// A subscribe whose answer waits.
+pub(super) struct PendingSubscribe {
+    key: ConnectionKey,
+    request: RequestId,
+    results: Vec<Result<QoS, Refusal>>,
+    awaited: usize,
+}
+
+impl Shard {
+    pub(super) fn handle_subscribe(
+        &mut self,
+        key: ConnectionKey,
+        request: RequestId,
+        items: Vec<Result<SubscribeItem, Refusal>>,
+        now: Instant,
+    ) {
+        let pending =
+            self.subscribes.insert(PendingSubscribe { key, request, results: Vec::new(), awaited: 0 });
+        let mut results = Vec::with_capacity(items.len());
+        for item in items {
+            let result = item.and_then(|item| self.subscribe(key, pending, item));
+            if let Err(refusal) = &result {
+                self.counters.count_refusal(refusal.reason);
+            }
+            results.push(result);
+        }
+        if let Some(subscribe) = self.subscribes.get_mut(pending) {
+            subscribe.results = results;
+        }
+        self.answer_subscribe(pending, now);
+    }
+
+    fn subscribe(
+        &mut self,
+        key: ConnectionKey,
+        pending: SubscribeKey,
+        item: SubscribeItem,
+    ) -> Result<QoS, Refusal> {
+        let reception = item.reception;
+        let no_client = || Refusal::new(Reason::Internal, "not connected");
+        let client = self.clients.get(key).ok_or_else(no_client)?;
+        let identity = client.identity.clone().ok_or_else(no_client)?;
+        let (action, object, is_new, full) = match &item.filter {
+            Filter::Inbox => {
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.inbox = Some(reception);
+                }
+                return Ok(reception.qos);
+            }
+            Filter::Group(group) => (
+                Action::Join,
+                Object::Group(group.as_str()),
+                !client.groups.contains(group),
+                client.groups.len() >= self.limits.groups_per_client,
+            ),
+            Filter::Topic(filter) => {
+                if !topic::is_valid_filter(filter) || filter.split('/').count() > MAX_LEVELS {
+                    return Err(Refusal::new(Reason::BadTopic, "not a topic filter of at most 128 levels"));
+                }
+                (
+                    Action::Subscribe,
+                    Object::Topic(filter),
+                    !client.filters.contains(filter),
+                    client.filters.len() >= self.limits.filters_per_client,
+                )
+            }
+        };
+        if !self.may(&identity, action, object) {
+            return Err(Refusal::new(Reason::NotAuthorized, "the rules don't allow this subscription"));
+        }
+        if is_new && full {
+            return Err(Refusal::new(
+                Reason::TooMany,
+                "this client has all the subscriptions that it may have",
+            ));
+        }
+        let interest = match item.filter {
+            Filter::Inbox => return Ok(reception.qos),
+            Filter::Group(group) => {
+                let members = self.groups.entry(group.clone()).or_default();
+                members.insert(key, reception);
+                self.counters.groups = self.groups.len() as u64;
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.groups.insert(group.clone());
+                }
+                InterestKey::Group(group)
+            }
+            Filter::Topic(filter) => {
+                self.topics.insert(&filter, key, reception);
+                if is_new && could_observe(&filter, &self.session_config.prefix) {
+                    self.observing += 1;
+                }
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.filters.insert(filter.clone());
+                }
+                InterestKey::Filter(filter)
+            }
+        };
+        self.add_interest(interest, is_new, pending);
+        Ok(reception.qos)
+    }
+
+    pub(super) fn handle_unsubscribe(
+        &mut self,
+        key: ConnectionKey,
+        request: RequestId,
+        filters: &[Filter],
+        now: Instant,
+    ) {
+        let mut results = Vec::with_capacity(filters.len());
+        for filter in filters {
+            let Some(client) = self.clients.get_mut(key) else { return };
+            let was_there = match filter {
+                Filter::Inbox => client.inbox.take().is_some(),
+                Filter::Group(group) => client.groups.swap_remove(group),
+                Filter::Topic(filter) => client.filters.swap_remove(filter),
+            };
+            if was_there {
+                self.forget(key, filter, now);
+            }
+            results.push(was_there);
+        }
+        self.reply(key, Reply::Unsubscribed(request, results), now);
+    }
+
+    /// Takes a client out of a group or topic filter that it is no longer noted to have.
+    pub(super) fn forget(&mut self, key: ConnectionKey, filter: &Filter, now: Instant) {
+        match filter {
+            Filter::Inbox => {}
+            Filter::Group(group) => {
+                if let Some(members) = self.groups.get_mut(group) {
+                    members.swap_remove(&key);
+                    if members.is_empty() {
+                        self.groups.swap_remove(group);
+                    }
+                }
+                self.counters.groups = self.groups.len() as u64;
+                self.remove_interest(&InterestKey::Group(group.clone()), now);
+            }
+            Filter::Topic(filter) => {
+                self.topics.remove(filter, &key);
+                if could_observe(filter, &self.session_config.prefix) {
+                    self.observing -= 1;
+                }
+                self.remove_interest(&InterestKey::Filter(filter.clone()), now);
+            }
+        }
+    }
+
+    fn add_interest(&mut self, key: InterestKey, is_new: bool, pending: SubscribeKey) {
+        let others = usize::from(self.backbone.shards()) - 1;
+        let fresh = LocalInterest { clients: 0, added: 0, awaited: 0, waiting: Vec::new() };
+        let interest = self.interest.entry(key.clone()).or_insert(fresh);
+        interest.clients += usize::from(is_new);
+        if interest.added == 0 {
+            self.interests += 1;
+            interest.added = self.interests;
+            interest.awaited = others;
+            let added = Some(interest.added);
+            for peer in (0..self.backbone.shards()).filter(|&peer| peer != self.index) {
+                self.backbone.forward(peer, PeerMessage::Interest { key: key.clone(), added });
+            }
+        }
+        if let Some(interest) = self.interest.get_mut(&key)
+            && interest.awaited > 0
+            && let Some(subscribe) = self.subscribes.get_mut(pending)
+        {
+            interest.waiting.push(pending);
+            subscribe.awaited += 1;
+        }
+    }
+
+    fn remove_interest(&mut self, key: &InterestKey, now: Instant) {
+        let Some(interest) = self.interest.get_mut(key) else { return };
+        interest.clients -= 1;
+        if interest.clients > 0 {
+            return;
+        }
+        // Whoever still waits had the subscription ended before it was confirmed; there is nothing to wait for.
+        let waiting = std::mem::take(&mut interest.waiting);
+        self.interest.swap_remove(key);
+        for peer in (0..self.backbone.shards()).filter(|&peer| peer != self.index) {
+            self.backbone.forward(peer, PeerMessage::Interest { key: key.clone(), added: None });
+        }
+        for pending in waiting {
+            self.confirm(pending, now);
+        }
+    }
+
+    /// Another shard has its first, or no longer any, client for `key`.
+    pub(super) fn handle_interest(&mut self, from: ShardIndex, key: InterestKey, added: Option<u64>) {
+        match &key {
+            InterestKey::Group(group) => {
+                let shards = self.peer_groups.entry(group.clone()).or_default();
+                if added.is_some() {
+                    shards.insert(from);
+                } else {
+                    shards.swap_remove(&from);
+                    if shards.is_empty() {
+                        self.peer_groups.swap_remove(group);
+                    }
+                }
+            }
+            InterestKey::Filter(filter) => {
+                let observes = usize::from(could_observe(filter, &self.session_config.prefix));
+                if added.is_some() {
+                    if self.peer_topics.insert(filter, from, ()).is_none() {
+                        self.peer_observing += observes;
+                    }
+                } else if self.peer_topics.remove(filter, &from).is_some() {
+                    self.peer_observing -= observes;
+                }
+            }
+        }
+        if let Some(added) = added {
+            self.backbone.forward(from, PeerMessage::InterestKnown { key, added });
+        }
+    }
+
+    /// Another shard knows of this one's interest.
+    pub(super) fn handle_interest_known(&mut self, key: &InterestKey, added: u64, now: Instant) {
+        let Some(interest) = self.interest.get_mut(key) else { return };
+        if interest.added != added {
+            return;
+        }
+        interest.awaited -= 1;
+        if interest.awaited == 0 {
+            for pending in std::mem::take(&mut interest.waiting) {
+                self.confirm(pending, now);
+            }
+        }
+    }
+
+    fn confirm(&mut self, pending: SubscribeKey, now: Instant) {
+        if let Some(subscribe) = self.subscribes.get_mut(pending) {
+            subscribe.awaited -= 1;
+            self.answer_subscribe(pending, now);
+        }
+    }
+
+    /// Answers when every shard knows: from then on nothing that others send is missed.
+    fn answer_subscribe(&mut self, pending: SubscribeKey, now: Instant) {
+        if self.subscribes.get(pending).is_some_and(|subscribe| subscribe.awaited == 0)
+            && let Some(subscribe) = self.subscribes.remove(pending)
+        {
+            self.reply(subscribe.key, Reply::Subscribed(subscribe.request, subscribe.results), now);
+        }
+    }
+}
+
+/// Whether a filter could match a topic under the signalling prefix (T6).
+fn could_observe(filter: &Arc<str>, prefix: &str) -> bool {
+    let first = filter.split('/').next().unwrap_or_default();
+    first == "#" || first == "+" || first == prefix
+}

@@ -1,0 +1,333 @@
+//! The session of a device: the compact framing on the gateway's side (docs/protocol.md).
+//!
+//! ```text
+//! AwaitingHello --hello--> AwaitingHub --connected--> Connected --bye, timeout, error--> Closing
+//!                            |     ^
+//!                       challenge  proof
+//!                            v     |
+//!                          AwaitingProof
+//! ```
+//!
+//! Numbered frames of the device become requests whose number is the frame's; they are acknowledged in order,
+//! each when its request is answered. What is refused is told before its acknowledgement.
+
+mod announce;
+mod inbound;
+mod outbound;
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+
+use bugle_protocol::{Frame, MAX_BODY, NameKind, Reason, VERSION, Welcome, split};
+
+use super::SessionConfig;
+use crate::model::{
+    Challenge, Command, Connected, Identity, Instant, ReceiptSlot, Refusal, Reply, Settled, Will,
+};
+use announce::Announcer;
+
+/// How many numbered frames a device may have unacknowledged.
+const WINDOW: u16 = 32;
+/// Size of the table for names that a device announces.
+const NAMES: u16 = 256;
+/// Numbered frames that take no window (names; refusals and receipts the other way) and are not acknowledged
+/// yet, before the connection ends: each belongs to something that was acknowledged long ago if acks flow.
+const UNWINDOWED: usize = 1024;
+
+/// One device's protocol state.
+#[derive(Debug)]
+pub struct DeviceSession {
+    config: Arc<SessionConfig>,
+    phase: Phase,
+    /// A part of a frame, or frames that wait until the hub has answered the hello.
+    kept: Vec<u8>,
+    kept_at: usize,
+    /// What the device announced, by handle.
+    names: Vec<Option<(NameKind, Arc<str>)>>,
+    /// Numbered frames of the device so far.
+    received: u32,
+    /// Of these, from `received - unfinished.len()` on: whether it takes window, and is done.
+    unfinished: VecDeque<Received>,
+    /// Frames done with whose acknowledgement isn't written yet.
+    ack_due: u32,
+    announcer: Announcer,
+    /// Numbered frames to the device so far.
+    sent: u32,
+    /// Of these, from `sent - unacknowledged.len()` on.
+    unacknowledged: VecDeque<Sent>,
+    /// How many of `unacknowledged` take window.
+    in_window: usize,
+    /// Deliveries not written because they were larger than the device takes.
+    too_large: u64,
+    /// Who it is, from the hello on.
+    client_id: Arc<str>,
+    /// Frames that are to be written before anything else.
+    control: Vec<u8>,
+    settled: VecDeque<(ReceiptSlot, Settled)>,
+    last_heard: Instant,
+}
+
+#[derive(Debug)]
+enum Phase {
+    AwaitingHello,
+    AwaitingHub(Box<Asking>),
+    AwaitingProof(Box<Asking>, Challenge),
+    Connected(Terms),
+    Closing,
+}
+
+/// A hello that the hub has to judge.
+#[derive(Debug)]
+struct Asking {
+    identity: Identity,
+    terms: Terms,
+    will: Option<Will>,
+}
+
+/// What the device asked for in its hello.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    keep_alive: u16,
+    max_body: usize,
+    window: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Received {
+    takes_window: bool,
+    done: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Sent {
+    /// A delivery or message, and who waits to hear of it.
+    Payload(Option<ReceiptSlot>),
+    /// A name, refusal or receipt.
+    Other,
+}
+
+/// What came of looking at the next bytes.
+enum Step {
+    NeedMore,
+    /// So many bytes are used.
+    Used(usize, Option<Command>),
+}
+
+impl DeviceSession {
+    /// A session that waits for its hello.
+    pub fn new(config: Arc<SessionConfig>, now: Instant) -> Self {
+        Self {
+            config,
+            phase: Phase::AwaitingHello,
+            kept: Vec::new(),
+            kept_at: 0,
+            names: Vec::new(),
+            received: 0,
+            unfinished: VecDeque::new(),
+            ack_due: 0,
+            announcer: Announcer::default(),
+            sent: 0,
+            unacknowledged: VecDeque::new(),
+            in_window: 0,
+            too_large: 0,
+            client_id: "".into(),
+            control: Vec::new(),
+            settled: VecDeque::new(),
+            last_heard: now,
+        }
+    }
+
+    /// The next command in `input`; see [`Session::handle_bytes`](super::Session::handle_bytes).
+    pub fn handle_bytes(&mut self, input: &mut &[u8], now: Instant) -> Option<Command> {
+        if !input.is_empty() {
+            self.last_heard = now;
+        }
+        if !self.kept.is_empty() {
+            self.kept.extend_from_slice(mem::take(input));
+        }
+        loop {
+            match self.phase {
+                Phase::Closing => {
+                    *input = &[];
+                    (self.kept, self.kept_at) = (Vec::new(), 0);
+                    return None;
+                }
+                Phase::AwaitingHub(_) => {
+                    self.keep(mem::take(input));
+                    return None;
+                }
+                _ => {}
+            }
+            let command = if self.kept.is_empty() {
+                match self.step(input, now) {
+                    Step::NeedMore => {
+                        self.keep(mem::take(input));
+                        return None;
+                    }
+                    Step::Used(length, command) => {
+                        *input = input.get(length..).unwrap_or_default();
+                        command
+                    }
+                }
+            } else {
+                // Taken out so that frames can be read from it while the session changes.
+                let kept = mem::take(&mut self.kept);
+                let step = self.step(kept.get(self.kept_at..).unwrap_or_default(), now);
+                self.kept = kept;
+                match step {
+                    Step::NeedMore => {
+                        self.kept.drain(..self.kept_at);
+                        self.kept_at = 0;
+                        return None;
+                    }
+                    Step::Used(length, command) => {
+                        self.kept_at += length;
+                        if self.kept_at >= self.kept.len() {
+                            (self.kept, self.kept_at) = (Vec::new(), 0);
+                        }
+                        command
+                    }
+                }
+            };
+            if command.is_some() {
+                return command;
+            }
+        }
+    }
+
+    /// Keeps what can't be used yet. Bounded: reading pauses while the hub is awaited, and a part of a frame is
+    /// never longer than the longest frame.
+    fn keep(&mut self, bytes: &[u8]) {
+        self.kept.extend_from_slice(bytes);
+    }
+
+    fn step(&mut self, bytes: &[u8], now: Instant) -> Step {
+        match split(bytes, MAX_BODY) {
+            Ok(None) => Step::NeedMore,
+            Ok(Some(raw)) => Step::Used(raw.length, self.handle_frame(raw, now)),
+            Err(_) => {
+                self.bye(
+                    Reason::FrameTooLarge,
+                    "a frame body is over 32768 bytes, or its length is no varint",
+                );
+                Step::Used(bytes.len(), None)
+            }
+        }
+    }
+
+    /// The hub's answer.
+    pub fn handle_reply(&mut self, reply: Reply, now: Instant) {
+        match reply {
+            Reply::Connected(connected) => self.welcome(&connected, now),
+            Reply::Challenge(challenge) => {
+                if let Phase::AwaitingHub(asking) = mem::replace(&mut self.phase, Phase::Closing) {
+                    self.write_control(&Frame::Challenge { nonce: &challenge.0 });
+                    self.phase = Phase::AwaitingProof(asking, challenge);
+                }
+            }
+            Reply::ConnectRefused(refusal) | Reply::Close(refusal) => self.bye(refusal.reason, &refusal.text),
+            Reply::Done(request) => self.finish(request.0),
+            Reply::Refused(request, refusal) => self.refuse(request.0, &refusal),
+            Reply::Subscribed(request, results) => match results.into_iter().find_map(Result::err) {
+                None => self.finish(request.0),
+                Some(refusal) => self.refuse(request.0, &refusal),
+            },
+            Reply::Unsubscribed(request, _) => self.finish(request.0),
+            Reply::Receipt(report) => self.write_receipt(&report),
+        }
+    }
+
+    fn welcome(&mut self, connected: &Connected, now: Instant) {
+        let Phase::AwaitingHub(asking) = mem::replace(&mut self.phase, Phase::Closing) else { return };
+        self.write_control(&Frame::Welcome(Welcome {
+            version: VERSION,
+            resumed: false,
+            keep_alive: asking.terms.keep_alive,
+            max_body: MAX_BODY as u16,
+            window: WINDOW,
+            names: NAMES,
+            session_expiry: 0,
+            session: connected.session,
+            received: 0,
+            clock: now.as_millis(),
+        }));
+        self.phase = Phase::Connected(asking.terms);
+    }
+
+    /// What became of a delivery.
+    pub fn poll_settled(&mut self) -> Option<(ReceiptSlot, Settled)> {
+        self.settled.pop_front()
+    }
+
+    /// Whether more bytes should be read.
+    pub fn wants_bytes(&self) -> bool {
+        !matches!(self.phase, Phase::AwaitingHub(_) | Phase::Closing)
+    }
+
+    /// Nothing: a device's sends can be refused, so it is never slowed.
+    pub fn pause(&mut self, _now: Instant) {}
+
+    /// Nothing; see [`pause`](Self::pause).
+    pub fn resume(&mut self, _now: Instant) {}
+
+    /// When [`handle_time`](Self::handle_time) is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::AwaitingHello | Phase::AwaitingProof(..) => {
+                Some(self.last_heard + self.config.limits.connect_timeout)
+            }
+            Phase::Connected(terms) if terms.keep_alive > 0 => {
+                Some(self.last_heard + u64::from(terms.keep_alive) * 1500)
+            }
+            _ => None,
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_time(&mut self, now: Instant) {
+        if self.deadline().is_some_and(|deadline| deadline <= now) {
+            match self.phase {
+                Phase::Connected(_) => {
+                    self.bye(Reason::KeepAliveTimeout, "nothing was heard for one and a half keep-alives");
+                }
+                _ => self.bye(Reason::ProtocolError, "no hello or proof in time"),
+            }
+        }
+    }
+
+    /// Whether the connection is to be closed after what is to be written.
+    pub fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing)
+    }
+
+    /// The connection is gone.
+    pub fn handle_closed(&mut self) {
+        self.phase = Phase::Closing;
+        for sent in self.unacknowledged.drain(..) {
+            if let Sent::Payload(Some(slot)) = sent {
+                self.settled.push_back((slot, Settled::Final(bugle_protocol::Status::Unconfirmed)));
+            }
+        }
+    }
+
+    /// The last frame: why the connection ends.
+    fn bye(&mut self, reason: Reason, text: &str) {
+        if !self.is_closing() {
+            self.write_control(&Frame::Bye { reason, text });
+            self.phase = Phase::Closing;
+        }
+    }
+
+    fn write_control(&mut self, frame: &Frame<'_>) {
+        outbound::append(frame, &mut self.control);
+    }
+}
+
+/// A refusal in the session's own words.
+fn refusal(reason: Reason, text: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
+    Refusal::new(reason, text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,338 @@
+//! Frames from the device, and what they ask of the hub.
+
+use std::sync::Arc;
+
+use bugle_protocol::{
+    Frame, Hello, Kind, MAX_PAYLOAD, MAX_TOPIC, MIN_DEVICE_BODY, NameKind, NameList, NameRef, Publish,
+    RawFrame, Reason, Send, Status, Target as WireTarget, VERSION, is_name,
+};
+use bytes::Bytes;
+
+use super::{
+    Announcer, Asking, DeviceSession, NAMES, Phase, Received, Sent, Terms, UNWINDOWED, WINDOW, refusal,
+};
+use crate::model::{
+    ClientId, Command, ConnectRequest, Credential, Filter, GroupName, Identity, Instant, Message, MessageId,
+    Origin, QoS, Reception, RecipientList, Refusal, RequestId, Settled, Signal, SignalOptions, SubscribeItem,
+    Target, Will,
+};
+use crate::mqtt::topic;
+
+impl DeviceSession {
+    pub(super) fn handle_frame(&mut self, raw: RawFrame<'_>, now: Instant) -> Option<Command> {
+        match &self.phase {
+            Phase::AwaitingHello => self.handle_hello(raw),
+            Phase::AwaitingProof(..) => self.handle_proof(raw),
+            Phase::Connected(_) if raw.kind.is_numbered() => self.handle_numbered(raw),
+            Phase::Connected(_) => self.handle_control(raw, now),
+            Phase::AwaitingHub(_) | Phase::Closing => None,
+        }
+    }
+
+    fn handle_hello(&mut self, raw: RawFrame<'_>) -> Option<Command> {
+        match raw.decode() {
+            Ok(Frame::Hello(hello)) if hello.version != VERSION => {
+                let text = format!("version {} was asked for; this gateway speaks {VERSION}", hello.version);
+                self.bye(Reason::UnsupportedVersion, &text);
+                None
+            }
+            Ok(Frame::Hello(hello)) => match self.asking(&hello) {
+                Ok(asking) => {
+                    self.announcer = Announcer::new(hello.names);
+                    self.client_id = hello.client_id.into();
+                    Some(self.ask(Box::new(asking), Credential::Challengeable))
+                }
+                Err(why) => {
+                    self.bye(why.reason, &why.text);
+                    None
+                }
+            },
+            Ok(_) => {
+                self.bye(Reason::ProtocolError, "the first frame is a hello");
+                None
+            }
+            Err(malformed) => {
+                self.bye(Reason::Malformed, &malformed.to_string());
+                None
+            }
+        }
+    }
+
+    fn asking(&self, hello: &Hello<'_>) -> Result<Asking, Refusal> {
+        if !is_name(hello.client_id) {
+            return Err(refusal(Reason::BadName, "a client id is 1-64 of A-Z a-z 0-9 . _ : -"));
+        }
+        if usize::from(hello.max_body) < MIN_DEVICE_BODY || hello.window == 0 {
+            return Err(refusal(
+                Reason::BadOption,
+                "the receive limits are at least 128 bytes and a window of 1",
+            ));
+        }
+        let will = hello.will.map(|will| match will.frame() {
+            Ok(Frame::Send(send)) => self.signal(&send).map(|signal| Will::Send(Box::new(signal))),
+            Ok(Frame::Publish(publish)) => self.message(hello.client_id, &publish).map(Will::Publish),
+            _ => Err(refusal(Reason::Malformed, "the will is no send or publish")),
+        });
+        let terms = Terms {
+            keep_alive: hello.keep_alive,
+            max_body: hello.max_body.into(),
+            window: hello.window.into(),
+        };
+        Ok(Asking { identity: Identity::new(hello.client_id), terms, will: will.transpose()? })
+    }
+
+    fn ask(&mut self, asking: Box<Asking>, credential: Credential) -> Command {
+        let request = ConnectRequest {
+            identity: Some(asking.identity.clone()),
+            credential,
+            will: asking.will.clone(),
+            inbox: Some(Reception::DEVICE),
+        };
+        self.phase = Phase::AwaitingHub(asking);
+        Command::Connect(Box::new(request))
+    }
+
+    fn handle_proof(&mut self, raw: RawFrame<'_>) -> Option<Command> {
+        let Ok(Frame::Proof { proof }) = raw.decode() else {
+            self.bye(Reason::ProtocolError, "a challenge is answered by a proof");
+            return None;
+        };
+        let Phase::AwaitingProof(asking, challenge) = std::mem::replace(&mut self.phase, Phase::Closing)
+        else {
+            return None;
+        };
+        Some(self.ask(asking, Credential::Proof { challenge, proof: *proof }))
+    }
+
+    fn handle_control(&mut self, raw: RawFrame<'_>, now: Instant) -> Option<Command> {
+        match raw.decode() {
+            Ok(Frame::Ping { token }) => {
+                self.write_control(&Frame::Pong { clock: token.map(|token| (token, now.as_millis())) });
+            }
+            Ok(Frame::Pong { .. }) => {}
+            Ok(Frame::Ack { frames }) => self.handle_ack(frames),
+            Ok(Frame::Bye { reason, .. }) => {
+                self.phase = Phase::Closing;
+                return Some(Command::Disconnect { with_will: reason != Reason::Normal });
+            }
+            _ if raw.kind.is_optional() => {}
+            Ok(_) => self.bye(Reason::ProtocolError, "this kind of frame isn't allowed here"),
+            Err(malformed) if malformed.field == "kind" => {
+                self.bye(Reason::ProtocolError, "an unknown kind of frame");
+            }
+            Err(malformed) => self.bye(Reason::Malformed, &malformed.to_string()),
+        }
+        None
+    }
+
+    /// The device has done with its oldest `frames` frames.
+    fn handle_ack(&mut self, frames: u32) {
+        if frames as usize > self.unacknowledged.len() {
+            return self.bye(Reason::ProtocolError, "an ack of more frames than are outstanding");
+        }
+        for sent in self.unacknowledged.drain(..frames as usize) {
+            if let Sent::Payload(slot) = sent {
+                self.in_window -= 1;
+                self.settled.extend(slot.map(|slot| (slot, Settled::Final(Status::Delivered))));
+            }
+        }
+    }
+
+    /// The device refused one of the gateway's frames: who waits for a delivery hears of it, and the frame
+    /// stays in the window until its ack.
+    fn handle_refused(&mut self, number: u16, reason: Reason) {
+        let first = self.sent.wrapping_sub(self.unacknowledged.len() as u32) as u16;
+        let Some(sent) = self.unacknowledged.get_mut(usize::from(number.wrapping_sub(first))) else { return };
+        if let Sent::Payload(slot) = sent {
+            let status = match reason {
+                Reason::Expired => Status::Expired,
+                Reason::NotAuthorized => Status::Denied,
+                _ => Status::Overflow,
+            };
+            self.settled.extend(slot.take().map(|slot| (slot, Settled::Final(status))));
+        }
+    }
+
+    fn handle_numbered(&mut self, raw: RawFrame<'_>) -> Option<Command> {
+        let request = RequestId(self.received);
+        self.received = self.received.wrapping_add(1);
+        self.unfinished.push_back(Received { takes_window: raw.kind.takes_window(), done: false });
+        let windowed = self.unfinished.iter().filter(|frame| frame.takes_window).count();
+        if windowed > usize::from(WINDOW) || self.unfinished.len() > UNWINDOWED {
+            self.bye(Reason::WindowExceeded, "more unacknowledged frames than the window of 32");
+            return None;
+        }
+        match self.command(raw, request) {
+            Ok(command) => command,
+            Err(refusal) => Some(Command::Refuse { request, refusal }),
+        }
+    }
+
+    /// What a numbered frame asks of the hub, if it asks anything.
+    fn command(&mut self, raw: RawFrame<'_>, request: RequestId) -> Result<Option<Command>, Refusal> {
+        let frame = raw.decode().map_err(|malformed| match malformed.field {
+            "kind" => refusal(Reason::Unsupported, "an unknown kind of frame"),
+            _ => refusal(Reason::Malformed, malformed.to_string()),
+        });
+        if raw.kind == Kind::REFUSED && frame.is_err() {
+            // Refusing it in turn could go on for ever.
+            self.bye(Reason::Malformed, "a malformed refusal");
+            return Ok(None);
+        }
+        Ok(Some(match frame? {
+            Frame::Name { handle, kind, name } => {
+                self.handle_name(handle, kind, name)?;
+                self.finish(request.0);
+                return Ok(None);
+            }
+            Frame::Refused { number, reason, .. } => {
+                self.handle_refused(number, reason);
+                self.finish(request.0);
+                return Ok(None);
+            }
+            Frame::Join { group } => {
+                let item = SubscribeItem { filter: self.group_filter(group)?, reception: Reception::DEVICE };
+                Command::Subscribe { request, items: vec![Ok(item)] }
+            }
+            Frame::Leave { group } => {
+                Command::Unsubscribe { request, filters: vec![self.group_filter(group)?] }
+            }
+            Frame::Send(send) => {
+                Command::Send { request, signal: Box::new(self.signal(&send)?), refusable: true }
+            }
+            Frame::Publish(publish) => {
+                Command::Publish { request, message: self.message(&self.client_id, &publish)? }
+            }
+            Frame::Subscribe { at_least_once, filter } => {
+                let filter = self.topic_filter(filter)?;
+                let reception = Reception { qos: qos(at_least_once), ..Reception::DEVICE };
+                Command::Subscribe { request, items: vec![Ok(SubscribeItem { filter, reception })] }
+            }
+            Frame::Unsubscribe { filter } => {
+                Command::Unsubscribe { request, filters: vec![self.topic_filter(filter)?] }
+            }
+            _ => return Err(refusal(Reason::Unsupported, "only a gateway sends this kind of frame")),
+        }))
+    }
+
+    /// A refused name leaves its handle empty, so that what was sent on behind it can't go to the wrong place.
+    fn handle_name(&mut self, handle: u16, kind: NameKind, name: &str) -> Result<(), Refusal> {
+        let index = match usize::from(handle).checked_sub(1) {
+            Some(index) if handle <= NAMES => index,
+            _ => return Err(refusal(Reason::TooMany, "handles go from 1 to 256")),
+        };
+        if self.names.len() <= index {
+            self.names.resize(index + 1, None);
+        }
+        let slot = self.names.get_mut(index);
+        let (good, reason) = match kind {
+            NameKind::Client | NameKind::Group => (is_name(name), Reason::BadName),
+            NameKind::Topic => (topic::is_valid_name(name) && name.len() <= MAX_TOPIC, Reason::BadTopic),
+        };
+        if let Some(slot) = slot {
+            *slot = good.then(|| (kind, name.into()));
+        }
+        if good { Ok(()) } else { Err(refusal(reason, "not a name of this kind; the handle is empty now")) }
+    }
+
+    fn resolve<'a>(&'a self, name: NameRef<'a>, kind: NameKind) -> Result<&'a str, Refusal> {
+        match name {
+            NameRef::Inline(text) => Ok(text),
+            NameRef::Handle(handle) => match self.names.get(usize::from(handle.get()) - 1) {
+                Some(Some((found, text))) if *found == kind => Ok(text),
+                _ => Err(refusal(Reason::UnknownHandle, format!("handle {handle} stands for no {kind:?}"))),
+            },
+        }
+    }
+
+    fn group(&self, name: NameRef<'_>) -> Result<GroupName, Refusal> {
+        let name = self.resolve(name, NameKind::Group)?;
+        GroupName::new(name).ok_or_else(|| refusal(Reason::BadName, "not a group name"))
+    }
+
+    fn group_filter(&self, name: NameRef<'_>) -> Result<Filter, Refusal> {
+        self.group(name).map(Filter::Group)
+    }
+
+    fn topic_filter(&self, filter: &str) -> Result<Filter, Refusal> {
+        if !topic::is_valid_filter(filter)
+            || filter.len() > MAX_TOPIC
+            || filter.starts_with("$share/")
+            || self.is_signalling(filter)
+        {
+            return Err(refusal(Reason::BadTopic, "not a filter for plain topics"));
+        }
+        Ok(Filter::Topic(filter.into()))
+    }
+
+    fn is_signalling(&self, name: &str) -> bool {
+        name.split('/').next() == Some(&self.config.prefix)
+    }
+
+    fn signal(&self, send: &Send<'_>) -> Result<Signal, Refusal> {
+        Signal::check_payload(send.payload.len())?;
+        Signal::check_ttl(send.ttl)?;
+        let target = match send.target {
+            WireTarget::Client(client) => {
+                let id = ClientId::new(self.resolve(client, NameKind::Client)?);
+                Target::Client(id.ok_or_else(|| refusal(Reason::BadName, "not a client id"))?)
+            }
+            WireTarget::Group { group, only, except } => {
+                let list = |list: Option<NameList<'_>>| list.map(|list| self.list(list)).transpose();
+                Target::group(self.group(group)?, list(only)?, list(except)?)?
+            }
+        };
+        let id = send.id.map(|id| {
+            MessageId::new(id)
+                .ok_or_else(|| refusal(Reason::BadOption, "a message id is 1-64 of A-Z a-z 0-9 . _ : -"))
+        });
+        Ok(Signal {
+            target,
+            options: SignalOptions {
+                ttl: send.ttl,
+                receipt: send.receipt,
+                store: send.store,
+                echo: send.echo,
+                urgent: send.urgent,
+                id: id.transpose()?,
+            },
+            payload: Bytes::copy_from_slice(send.payload),
+            properties: Bytes::new(),
+            qos: QoS::AtLeastOnce,
+        })
+    }
+
+    fn list(&self, list: NameList<'_>) -> Result<RecipientList, Refusal> {
+        if list.len() > bugle_protocol::MAX_LIST {
+            return Err(refusal(Reason::ListTooLong, "a list has at most 128 entries"));
+        }
+        let names = list.iter().map(|name| self.resolve(name, NameKind::Client));
+        RecipientList::new(names.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    fn message(&self, publisher: &str, publish: &Publish<'_>) -> Result<Arc<Message>, Refusal> {
+        let name = self.resolve(publish.topic, NameKind::Topic)?;
+        if !topic::is_valid_name(name) || name.starts_with('$') || self.is_signalling(name) {
+            return Err(refusal(Reason::BadTopic, "not a plain topic that a client may publish to"));
+        }
+        if publish.payload.len() > MAX_PAYLOAD {
+            return Err(refusal(Reason::TooLarge, "a payload is at most 8192 bytes"));
+        }
+        if publish.retain {
+            return Err(refusal(Reason::Unsupported, "this gateway doesn't keep retained messages yet"));
+        }
+        let origin = Origin::Topic { topic: name.into(), publisher: Identity::new(publisher), retain: false };
+        Ok(Arc::new(Message {
+            origin,
+            payload: Bytes::copy_from_slice(publish.payload),
+            properties: Bytes::new(),
+            qos: qos(publish.at_least_once),
+            deadline: None,
+            urgent: false,
+        }))
+    }
+}
+
+fn qos(at_least_once: bool) -> QoS {
+    if at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce }
+}

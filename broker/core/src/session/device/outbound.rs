@@ -1,0 +1,176 @@
+//! Frames to the device: acknowledgements, refusals, receipts, deliveries.
+
+use bugle_protocol::{
+    Delivery as DeliveryFrame, Frame, Message as MessageFrame, NameKind, NameRef, Receipt, ReceiptEntries,
+    ReceiptEntry, Status,
+};
+
+use super::{DeviceSession, Phase, Sent, UNWINDOWED};
+use crate::model::{Delivery, Instant, Origin, QoS, Reason, ReceiptReport, Refusal, Settled};
+
+/// Largest body of a receipt's part, in bytes (S8).
+const RECEIPT_BODY: usize = 8192;
+
+/// Appends a frame to `out`.
+pub(super) fn append(frame: &Frame<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + frame.encoded_len(), 0);
+    if let Some(space) = out.get_mut(start..) {
+        // `encoded_len` is what `encode` needs.
+        let _ = frame.encode(space);
+    }
+}
+
+impl DeviceSession {
+    /// Whether there is something to write that is no delivery.
+    pub fn has_output(&self) -> bool {
+        !self.control.is_empty() || self.ack_due > 0
+    }
+
+    /// Appends what waits, refusals before the acknowledgement that covers them.
+    pub fn poll_transmit(&mut self, out: &mut Vec<u8>, _now: Instant) {
+        if !self.control.is_empty() {
+            out.append(&mut self.control);
+            self.control = Vec::new();
+        }
+        if self.ack_due > 0 && !self.is_closing() {
+            append(&Frame::Ack { frames: std::mem::take(&mut self.ack_due) }, out);
+        }
+    }
+
+    /// Whether the device's window has room for a delivery.
+    pub fn has_room(&self) -> bool {
+        matches!(&self.phase, Phase::Connected(terms) if self.in_window < terms.window)
+    }
+
+    /// Writes a delivery, after the names that it needs.
+    pub fn handle_delivery(&mut self, delivery: Delivery, out: &mut Vec<u8>, now: Instant) {
+        // Numbers are given in the order of writing, and what waits has its numbers already.
+        out.append(&mut self.control);
+        let Phase::Connected(terms) = &self.phase else { return };
+        let max_body = terms.max_body;
+        let message = &delivery.outgoing.message;
+        // The longest possible way to write the names decides, so that no name is announced in vain.
+        const HEADER: usize = 16;
+        let names = match &message.origin {
+            Origin::Signal { sender, group, .. } => {
+                sender.as_str().len() + group.as_ref().map_or(0, |group| group.as_str().len())
+            }
+            Origin::Topic { topic, .. } => topic.len(),
+        };
+        if message.payload.len() + names + HEADER > max_body {
+            self.settled.extend(delivery.slot.map(|slot| (slot, Settled::Final(Status::Overflow))));
+            self.too_large += 1;
+            return;
+        }
+        let payload = &message.payload[..];
+        match &message.origin {
+            Origin::Signal { sender, group, mode, .. } => {
+                let group = group.as_ref().map(|group| self.name(NameKind::Group, group.as_str(), out));
+                let sender = self.name(NameKind::Client, sender.as_str(), out);
+                let deadline = message.deadline.map(|deadline| {
+                    // Compared modulo 2^32, so never more than half of that ahead.
+                    let ahead = deadline.millis_since(now).min(i32::MAX as u64);
+                    (now + ahead).as_millis() as u32
+                });
+                let (mode, urgent) = (*mode, message.urgent);
+                append(
+                    &Frame::Delivery(DeliveryFrame { mode, urgent, group, sender, deadline, payload }),
+                    out,
+                );
+            }
+            Origin::Topic { topic, .. } => {
+                let at_least_once = message.qos.min(delivery.reception.qos) != QoS::AtMostOnce;
+                let topic = self.name(NameKind::Topic, topic, out);
+                append(&Frame::Message(MessageFrame { at_least_once, retained: false, topic, payload }), out);
+            }
+        }
+        self.count_sent(Sent::Payload(delivery.slot));
+        self.in_window += 1;
+        self.settled.extend(delivery.slot.map(|slot| (slot, Settled::Written)));
+    }
+
+    fn name<'a>(&mut self, kind: NameKind, name: &'a str, out: &mut Vec<u8>) -> NameRef<'a> {
+        let (reference, announce) = self.announcer.refer(kind, name);
+        if let Some(handle) = announce {
+            append(&Frame::Name { handle, kind, name }, out);
+            self.count_sent(Sent::Other);
+        }
+        reference
+    }
+
+    fn count_sent(&mut self, sent: Sent) {
+        self.sent = self.sent.wrapping_add(1);
+        self.unacknowledged.push_back(sent);
+        if self.unacknowledged.len() > UNWINDOWED + usize::from(u16::MAX) {
+            self.bye(Reason::WindowExceeded, "too many frames that the device doesn't acknowledge");
+        }
+    }
+
+    /// The device's frame `number` is done with; acknowledgements go out in order.
+    pub(super) fn finish(&mut self, number: u32) {
+        let first = self.received.wrapping_sub(self.unfinished.len() as u32);
+        if let Some(frame) = self.unfinished.get_mut(number.wrapping_sub(first) as usize) {
+            frame.done = true;
+        }
+        while self.unfinished.front().is_some_and(|frame| frame.done) {
+            self.unfinished.pop_front();
+            self.ack_due += 1;
+        }
+    }
+
+    pub(super) fn refuse(&mut self, number: u32, refusal: &Refusal) {
+        let retry_after = refusal.retry_after.unwrap_or(0);
+        let frame = Frame::Refused {
+            number: number as u16,
+            reason: refusal.reason,
+            retry_after,
+            text: self.fitting(&refusal.text),
+        };
+        append(&frame, &mut self.control);
+        self.count_sent(Sent::Other);
+        self.finish(number);
+    }
+
+    /// As much of a text for people as surely fits the device's limit.
+    fn fitting<'a>(&self, text: &'a str) -> &'a str {
+        let mut end = text.len().min(bugle_protocol::MIN_DEVICE_BODY - 16);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        &text[..end]
+    }
+
+    /// A receipt, in parts that fit the device (S8).
+    pub(super) fn write_receipt(&mut self, report: &ReceiptReport) {
+        let Phase::Connected(terms) = &self.phase else { return };
+        const HEADER: usize = 64;
+        let room = terms.max_body.min(RECEIPT_BODY) - HEADER;
+        let mut entries = Vec::new();
+        let mut parts = Vec::new();
+        let mut used = 0;
+        for (client, status) in &report.entries {
+            let size = client.as_str().len() + 4;
+            if used + size > room && !entries.is_empty() {
+                parts.push(std::mem::take(&mut entries));
+                used = 0;
+            }
+            used += size;
+            entries.push(ReceiptEntry { client: NameRef::Inline(client.as_str()), status: *status });
+        }
+        parts.push(entries);
+        let last = parts.len() - 1;
+        for (index, part) in parts.iter().enumerate() {
+            let receipt = Receipt {
+                number: report.request.0 as u16,
+                interim: report.interim,
+                more: index < last,
+                duplicate: false,
+                counts: report.counts,
+                entries: ReceiptEntries::new(part),
+            };
+            append(&Frame::Receipt(receipt), &mut self.control);
+            self.count_sent(Sent::Other);
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! The session of an MQTT client, any version, without a socket.
+//!
+//! ```text
+//!                CONNECT                Connected
+//! ExpectConnect ─────────▶ Deciding ─────────────▶ Open ──┐
+//!       │                     │                     │     │ DISCONNECT, Close, a fault of the peer,
+//!       └─────────────────────┴──────── Closing ◀───┴─────┘ silence for 1.5 keep-alive intervals
+//! ```
+//!
+//! It owns what is between bytes and commands: packet order, packet identifiers, topic aliases, the receive
+//! maximum of both sides, keep-alive, and the meaning of topics below the signalling prefix (T1-T4). It knows
+//! no rule, no other client and no socket. What belongs to the connection is in [`link::Link`], what a
+//! persistent session would keep without one in [`state::SessionState`].
+//!
+//! The way of a packet: [`MqttSession::handle_bytes`] finds it, `handle_packet` sends it to one of
+//! `connect.rs`, `publish.rs`, `subscribe.rs`, and the answer comes back to the same file. Deliveries are in
+//! `deliver.rs`, what comes on `{prefix}/r/{me}` in `notice.rs`.
+//!
+//! Read first: docs/DESIGN S and T; *MQTT Version 5.0*, chapter 4.
+
+mod connect;
+mod deliver;
+mod filter;
+mod in_flight;
+mod link;
+mod notice;
+mod passthrough;
+mod publish;
+mod reasons;
+mod signal_topic;
+mod state;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use self::in_flight::Stage;
+use self::link::{Link, Measured};
+use self::state::SessionState;
+use super::SessionConfig;
+use crate::model::{Command, Instant, ReceiptSlot, Reply, Settled, Status};
+use crate::mqtt::{
+    Ack, DecodeError, Disconnect, Packet, PacketType, Properties, Property, PropertyWriter, ReasonCode,
+    Version, decode, refusal_version,
+};
+
+/// The session of one MQTT client.
+#[derive(Debug)]
+pub struct MqttSession {
+    config: Arc<SessionConfig>,
+    phase: Phase,
+    link: Link,
+    state: SessionState,
+    /// The second of two commands that one packet makes.
+    second_command: Option<Command>,
+    settled: VecDeque<(ReceiptSlot, Settled)>,
+    /// What was dropped.
+    pub counters: MqttCounters,
+}
+
+/// What a session dropped or passed over, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MqttCounters {
+    /// Deliveries and notices over the client's maximum packet size.
+    pub oversize: u64,
+    /// Deliveries that came while the window was full, against `has_room`.
+    pub no_room: u64,
+    /// Notices that found their queue full.
+    pub notices_dropped: u64,
+    /// Acknowledgements of packet identifiers that were not on their way.
+    pub acks_unknown: u64,
+}
+
+/// Where in its life the connection is; see the diagram above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    ExpectConnect {
+        deadline: Instant,
+    },
+    /// The hub decides on the CONNECT.
+    Deciding,
+    Open,
+    Closing,
+}
+
+impl MqttSession {
+    /// A session that waits for its CONNECT.
+    pub fn new(config: Arc<SessionConfig>, now: Instant) -> Self {
+        let deadline = now + config.limits.connect_timeout;
+        Self {
+            config,
+            phase: Phase::ExpectConnect { deadline },
+            link: Link::new(now),
+            state: SessionState::new(),
+            second_command: None,
+            settled: VecDeque::new(),
+            counters: MqttCounters::default(),
+        }
+    }
+
+    /// The next command in `input`, or in what was kept of earlier input. To be called until it gives none:
+    /// then `input` is used up, or kept. After [`handle_reply`](Self::handle_reply) and
+    /// [`resume`](Self::resume) it is to be called again, be it with nothing, since kept packets may now go on.
+    ///
+    /// What is kept is at most a packet ([`Limits::max_packet`](crate::model::Limits::max_packet)) and one
+    /// `input`, as long as none is given while [`wants_bytes`](Self::wants_bytes) says no.
+    pub fn handle_bytes(&mut self, input: &mut &[u8], now: Instant) -> Option<Command> {
+        if !input.is_empty() {
+            self.link.heard(now);
+        }
+        loop {
+            if let Some(command) = self.second_command.take() {
+                return Some(command);
+            }
+            match self.phase {
+                Phase::Closing => {
+                    self.link.forget_input();
+                    *input = &[];
+                    return None;
+                }
+                Phase::Deciding => {
+                    self.link.keep(input);
+                    return None;
+                }
+                Phase::ExpectConnect { .. } | Phase::Open if self.link.paused => {
+                    self.link.keep(input);
+                    return None;
+                }
+                Phase::ExpectConnect { .. } | Phase::Open => {}
+            }
+            match self.next_packet(input, now) {
+                Next::Nothing => return None,
+                Next::Handled(None) => {}
+                Next::Handled(command) => return command,
+            }
+        }
+    }
+
+    /// The hub's answer to a command, or news of its own.
+    pub fn handle_reply(&mut self, reply: Reply, now: Instant) {
+        match (reply, self.phase) {
+            (Reply::Connected(connected), Phase::Deciding) => self.accept(connected, now),
+            (Reply::ConnectRefused(refusal) | Reply::Close(refusal), Phase::Deciding) => {
+                self.close(reasons::for_connect(refusal.reason), &refusal.text);
+            }
+            (Reply::Close(refusal), Phase::Open) => {
+                self.close(reasons::for_disconnect(refusal.reason), &refusal.text);
+            }
+            (Reply::Close(_) | Reply::ConnectRefused(_) | Reply::Challenge(_), _) => {
+                self.close(ReasonCode::ImplementationSpecificError, "not possible with MQTT");
+            }
+            (_, Phase::ExpectConnect { .. } | Phase::Deciding | Phase::Closing) => {}
+            (Reply::Done(request), Phase::Open) => self.answer_publish(request, None),
+            (Reply::Refused(request, refusal), Phase::Open) => self.answer_publish(request, Some(&refusal)),
+            (Reply::Subscribed(request, results), Phase::Open) => self.answer_subscribe(request, &results),
+            (Reply::Unsubscribed(request, results), Phase::Open) => {
+                self.answer_unsubscribe(request, Some(results));
+            }
+            (Reply::Receipt(report), Phase::Open) => self.notify_receipt(&report),
+            (Reply::Connected(_), Phase::Open) => {}
+        }
+        if self.link.blocked && self.has_request_room() {
+            self.link.blocked = false;
+            self.link.heard(now);
+        }
+    }
+
+    /// Appends acknowledgements and other control packets, then notices as far as the window allows.
+    pub fn poll_transmit(&mut self, out: &mut Vec<u8>, _now: Instant) {
+        self.link.flush(out);
+        self.write_notices(out);
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) has something.
+    pub fn has_output(&self) -> bool {
+        self.link.has_output() || self.can_write_notice()
+    }
+
+    /// What became of a delivery that someone waits to hear of.
+    pub fn poll_settled(&mut self) -> Option<(ReceiptSlot, Settled)> {
+        self.settled.pop_front()
+    }
+
+    /// Whether more bytes should be read for it. No while paused, while the CONNECT is being decided on, while
+    /// too many requests are unanswered, and while too many acknowledgements wait to be written.
+    pub fn wants_bytes(&self) -> bool {
+        match self.phase {
+            Phase::ExpectConnect { .. } | Phase::Open => {
+                !self.link.paused && !self.link.blocked && !self.link.is_choked()
+            }
+            Phase::Deciding | Phase::Closing => false,
+        }
+    }
+
+    /// The hub's park for it is full: nothing is read, and the keep-alive timer stands still (S7).
+    pub fn pause(&mut self, _now: Instant) {
+        self.link.paused = true;
+    }
+
+    /// The end of a pause.
+    pub fn resume(&mut self, now: Instant) {
+        self.link.paused = false;
+        self.link.heard(now);
+    }
+
+    /// When [`handle_time`](Self::handle_time) is to be called at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::ExpectConnect { deadline } => Some(deadline),
+            Phase::Open => self.link.keep_alive_deadline(),
+            Phase::Deciding | Phase::Closing => None,
+        }
+    }
+
+    /// Time has passed: a client that was silent for too long is closed [MQTT-3.1.2-22].
+    pub fn handle_time(&mut self, now: Instant) {
+        if self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.close(ReasonCode::KeepAliveTimeout, "silent for one and a half keep-alive intervals");
+        }
+    }
+
+    /// Whether the connection is to be closed after what [`poll_transmit`](Self::poll_transmit) gives.
+    pub fn is_closing(&self) -> bool {
+        self.phase == Phase::Closing
+    }
+
+    /// The connection is gone: what was written and not acknowledged is settled as UNCONFIRMED (S8).
+    pub fn handle_closed(&mut self) {
+        self.phase = Phase::Closing;
+        let open = self.state.in_flight.take_unsettled();
+        self.settled.extend(open.map(|slot| (slot, Settled::Final(Status::Unconfirmed))));
+    }
+
+    fn has_request_room(&self) -> bool {
+        self.state.outstanding.len() < self.config.limits.requests_per_client
+    }
+
+    /// Takes one packet out of what was kept or, if nothing was, out of `input`.
+    fn next_packet(&mut self, input: &mut &[u8], now: Instant) -> Next {
+        if !self.link.has_input() {
+            let available = *input;
+            return match self.measure(available) {
+                Ok(Measured::Whole(length)) => {
+                    let (frame, rest) = available.split_at(length.min(available.len()));
+                    if self.must_wait(frame) {
+                        self.link.keep(input);
+                        return Next::Nothing;
+                    }
+                    *input = rest;
+                    Next::Handled(self.handle_frame(frame, now))
+                }
+                Ok(Measured::Partial(_)) => {
+                    self.link.keep(input);
+                    Next::Nothing
+                }
+                Err(error) => Next::Handled(self.refuse_bytes(available, error)),
+            };
+        }
+        let mut kept = self.link.take_input();
+        let next = loop {
+            match self.measure(kept.rest()) {
+                Ok(Measured::Whole(length)) => {
+                    let (frame, _) = kept.rest().split_at(length.min(kept.rest().len()));
+                    if self.must_wait(frame) {
+                        kept.append(input, usize::MAX);
+                        break Next::Nothing;
+                    }
+                    let command = self.handle_frame(frame, now);
+                    kept.advance(length);
+                    break Next::Handled(command);
+                }
+                // Only what completes the packet, so that the next one is read in place.
+                Ok(Measured::Partial(missing)) if !input.is_empty() => kept.append(input, missing),
+                Ok(Measured::Partial(_)) => break Next::Nothing,
+                Err(error) => break Next::Handled(self.refuse_bytes(kept.rest(), error)),
+            }
+        };
+        self.link.put_back(kept);
+        next
+    }
+
+    fn measure(&self, bytes: &[u8]) -> Result<Measured, Fault> {
+        // Nothing else can come first [MQTT-3.1.0-1]; no need to wait for all of it.
+        if matches!(self.phase, Phase::ExpectConnect { .. })
+            && bytes
+                .first()
+                .is_some_and(|&first| PacketType::of_first_byte(first) != Some(PacketType::Connect))
+        {
+            return Err(Fault::NotConnect);
+        }
+        link::measure(bytes, self.config.limits.max_packet)
+    }
+
+    /// Whether this packet asks for something and too much was asked already. Acknowledgements and pings
+    /// before it have been handled.
+    fn must_wait(&mut self, frame: &[u8]) -> bool {
+        use PacketType::{Publish, Subscribe, Unsubscribe};
+        let asks = frame
+            .first()
+            .and_then(|&first| PacketType::of_first_byte(first))
+            .is_some_and(|kind| matches!(kind, Publish | Subscribe | Unsubscribe));
+        let waits = asks && !self.has_request_room();
+        self.link.blocked |= waits;
+        waits
+    }
+
+    fn handle_frame(&mut self, frame: &[u8], now: Instant) -> Option<Command> {
+        match decode(frame, self.link.version) {
+            Ok(packet) => self.handle_packet(packet, now),
+            Err(error) => self.refuse_bytes(frame, Fault::Decode(error)),
+        }
+    }
+
+    fn handle_packet(&mut self, packet: Packet<'_>, now: Instant) -> Option<Command> {
+        match (self.phase, packet) {
+            (Phase::ExpectConnect { .. }, Packet::Connect(connect)) => self.handle_connect(&connect, now),
+            (Phase::Open, Packet::Publish(publish)) => self.handle_publish(&publish, now),
+            (Phase::Open, Packet::PubAck(ack)) => self.handle_puback(&ack),
+            (Phase::Open, Packet::PubRec(ack)) => self.handle_pubrec(&ack),
+            (Phase::Open, Packet::PubRel(ack)) => self.handle_pubrel(&ack),
+            (Phase::Open, Packet::PubComp(ack)) => self.handle_pubcomp(&ack),
+            (Phase::Open, Packet::Subscribe(subscribe)) => self.handle_subscribe(&subscribe),
+            (Phase::Open, Packet::Unsubscribe(unsubscribe)) => self.handle_unsubscribe(&unsubscribe),
+            (Phase::Open, Packet::PingReq) => {
+                self.link.write(&Packet::PingResp);
+                None
+            }
+            (Phase::Open, Packet::Disconnect(disconnect)) => self.handle_disconnect(&disconnect),
+            (Phase::Open, Packet::Connect(_)) => self.violation("a second CONNECT"),
+            (_, packet) => self.violation(packet.packet_type().name()),
+        }
+    }
+
+    fn handle_disconnect(&mut self, disconnect: &Disconnect<'_>) -> Option<Command> {
+        // [MQTT-3.14.2-2]
+        if disconnect.properties.session_expiry().is_some_and(|seconds| seconds > 0)
+            && !self.link.session_expiry_asked
+        {
+            return self.violation("session expiry in DISCONNECT after none in CONNECT");
+        }
+        self.phase = Phase::Closing;
+        self.state.notices.clear();
+        Some(Command::Disconnect { with_will: disconnect.reason == ReasonCode::DisconnectWithWill })
+    }
+
+    fn handle_puback(&mut self, ack: &Ack<'_>) -> Option<Command> {
+        match self.state.in_flight.remove(ack.packet_id, Stage::Acknowledge) {
+            Some(entry) => self.settle(entry.slot, outcome(ack.reason)),
+            None => self.counters.acks_unknown += 1,
+        }
+        None
+    }
+
+    fn handle_pubrec(&mut self, ack: &Ack<'_>) -> Option<Command> {
+        let id = ack.packet_id;
+        let reason = match self.state.in_flight.entry_mut(id) {
+            Some(entry) if entry.stage != Stage::Acknowledge => {
+                let stage = entry.stage;
+                let slot = entry.slot;
+                entry.stage = Stage::Complete;
+                if stage == Stage::Receive {
+                    self.settle(slot, outcome(ack.reason));
+                }
+                if ack.reason.is_failure() {
+                    // The exchange ends here [MQTT-4.3.3-4].
+                    self.state.in_flight.remove(id, Stage::Complete);
+                    return None;
+                }
+                ReasonCode::Success
+            }
+            _ => {
+                self.counters.acks_unknown += 1;
+                ReasonCode::PacketIdentifierNotFound
+            }
+        };
+        self.link.write_ack(PacketType::PubRel, id, reason);
+        None
+    }
+
+    fn handle_pubcomp(&mut self, ack: &Ack<'_>) -> Option<Command> {
+        if self.state.in_flight.remove(ack.packet_id, Stage::Complete).is_none() {
+            self.counters.acks_unknown += 1;
+        }
+        None
+    }
+
+    /// The peer broke the protocol [MQTT-4.13.1-1].
+    fn violation(&mut self, what: &str) -> Option<Command> {
+        self.close(ReasonCode::ProtocolError, what);
+        None
+    }
+
+    /// Bytes that are no packet, or not one for now.
+    fn refuse_bytes(&mut self, bytes: &[u8], fault: Fault) -> Option<Command> {
+        let (reason, what) = match fault {
+            Fault::Decode(error) => (error.reason(), error.to_string()),
+            Fault::TooLarge => {
+                (ReasonCode::PacketTooLarge, "the packet is over the maximum packet size".into())
+            }
+            Fault::NotConnect => (ReasonCode::ProtocolError, "the first packet is not CONNECT".into()),
+        };
+        if matches!(self.phase, Phase::ExpectConnect { .. })
+            && let Some(version) = refusal_version(bytes)
+        {
+            self.link.version = version;
+            self.phase = Phase::Deciding;
+        }
+        self.close(reason, &what);
+        None
+    }
+
+    /// Ends the connection: with a CONNACK where the client waits for one, a DISCONNECT where the version has
+    /// it, and without a word to who hasn't said CONNECT.
+    fn close(&mut self, reason: ReasonCode, what: &str) {
+        let mut writer = PropertyWriter::new();
+        if !what.is_empty() {
+            writer.push(Property::ReasonString(what));
+        }
+        let explained = writer.finish().unwrap_or(Properties::EMPTY);
+        match self.phase {
+            Phase::ExpectConnect { .. } | Phase::Closing => {}
+            Phase::Deciding => self.link.write_connack_refusal(reason, explained),
+            Phase::Open => self.link.write_disconnect(reason, explained),
+        }
+        self.phase = Phase::Closing;
+        self.second_command = None;
+        self.state.notices.clear();
+        self.link.forget_input();
+    }
+
+    fn settle(&mut self, slot: Option<ReceiptSlot>, status: Status) {
+        if let Some(slot) = slot {
+            self.settled.push_back((slot, Settled::Final(status)));
+        }
+    }
+}
+
+/// What a look for the next packet gave.
+enum Next {
+    /// There is none, or none that may be handled now; the input is kept.
+    Nothing,
+    Handled(Option<Command>),
+}
+
+/// Why bytes don't make a packet.
+enum Fault {
+    Decode(DecodeError),
+    TooLarge,
+    NotConnect,
+}
+
+/// What an acknowledgement says of the delivery: a client that refuses it hasn't got it.
+fn outcome(reason: ReasonCode) -> Status {
+    if reason.is_failure() { Status::Denied } else { Status::Delivered }
+}
+
+/// A request's number, or none for QoS 0.
+fn number(id: Option<NonZeroU16>) -> u32 {
+    id.map_or(0, |id| id.get().into())
+}
+
+/// The only version with properties, reason codes in acknowledgements, and refusals.
+fn is_expressive(version: Version) -> bool {
+    version == Version::V5
+}

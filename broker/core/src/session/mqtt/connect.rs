@@ -1,0 +1,156 @@
+//! CONNECT, and the CONNACK that answers it.
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::link::TOPIC_ALIAS_MAXIMUM;
+use super::{MqttSession, Phase, passthrough, reasons, signal_topic};
+use crate::model::{
+    Command, ConnectRequest, Connected, Credential, Identity, Instant, Message, Origin, Reason, Refusal,
+    Signal, Will,
+};
+use crate::mqtt::{self, ConnAck, Connect, Packet, Property, PropertyWriter, ReasonCode, Version};
+
+/// Publishes on their way to a client that doesn't say how many it takes, as none does before version 5.
+const WINDOW: u16 = 256;
+/// The most that may be on their way, whatever the client says.
+const WINDOW_MAXIMUM: u16 = 1024;
+
+/// A CONNECT that the session refuses by itself.
+type Refused = (ReasonCode, String);
+
+impl MqttSession {
+    pub(super) fn handle_connect(&mut self, connect: &Connect<'_>, now: Instant) -> Option<Command> {
+        let properties = &connect.properties;
+        let link = &mut self.link;
+        link.version = connect.version;
+        link.keep_alive = connect.keep_alive;
+        link.max_packet = properties
+            .maximum_packet_size()
+            .map_or(usize::MAX, |size| usize::try_from(size).unwrap_or(usize::MAX));
+        link.problem_information = properties.request_problem_information().unwrap_or(true);
+        link.session_expiry_asked = properties.session_expiry().is_some_and(|seconds| seconds > 0);
+        link.heard(now);
+        let window = match properties.receive_maximum() {
+            Some(window) => window.min(WINDOW_MAXIMUM),
+            None if link.is_expressive() => WINDOW_MAXIMUM,
+            None => WINDOW,
+        };
+        self.state.in_flight.set_limit(window);
+        self.phase = Phase::Deciding;
+        match self.connect_request(connect) {
+            Ok(request) => Some(Command::Connect(Box::new(request))),
+            Err((reason, what)) => {
+                self.close(reason, &what);
+                None
+            }
+        }
+    }
+
+    fn connect_request(&self, connect: &Connect<'_>) -> Result<ConnectRequest, Refused> {
+        // [MQTT-4.12.0-1]: no method is supported.
+        if connect.properties.authentication_method().is_some() {
+            let what = "extended authentication is not supported".to_owned();
+            return Err((ReasonCode::BadAuthenticationMethod, what));
+        }
+        let identity = self.identity(connect)?;
+        let will = connect.will.as_ref().map(|will| self.will(will, identity.as_ref())).transpose()?;
+        let credential = match (connect.username, connect.password) {
+            (None, None) => Credential::None,
+            (user, password) => Credential::Password {
+                user: user.unwrap_or_default().to_owned(),
+                password: password.unwrap_or_default().to_vec(),
+            },
+        };
+        Ok(ConnectRequest { identity, credential, will, inbox: None })
+    }
+
+    /// None where the gateway is to choose an id [MQTT-3.1.3-6].
+    fn identity(&self, connect: &Connect<'_>) -> Result<Option<Identity>, Refused> {
+        let invalid = |what: String| Err((ReasonCode::ClientIdentifierNotValid, what));
+        let max = self.config.limits.max_mqtt_client_id;
+        match (connect.client_id, connect.version) {
+            ("", Version::V5) => Ok(None),
+            // 3.1.1 [MQTT-3.1.3-8]
+            ("", Version::V311) if connect.clean_start => Ok(None),
+            ("", _) => invalid("an empty client id needs a clean session".into()),
+            (id, _) if id.len() > max => invalid(format!("the client id is over {max} bytes")),
+            (id, _) => Ok(Some(Identity::new(id))),
+        }
+    }
+
+    /// A will on a topic below the prefix is a send (T1); a malformed one is refused here, since nobody hears
+    /// of it when it fires.
+    fn will(&self, will: &mqtt::Will<'_>, identity: Option<&Identity>) -> Result<Will, Refused> {
+        let refused = |refusal: Refusal| (reasons::for_will(refusal.reason), format!("will: {refusal}"));
+        let payload = Bytes::copy_from_slice(will.payload);
+        if let Some(rest) = signal_topic::below(&self.config.prefix, will.topic) {
+            if identity.is_some_and(|identity| identity.client_id().is_none()) {
+                return Err(refused(Refusal::new(
+                    Reason::NotAuthorized,
+                    "this client id can't send signals",
+                )));
+            }
+            let (target, options) = signal_topic::parse(rest, &will.properties).map_err(refused)?;
+            if will.retain {
+                return Err(refused(Refusal::new(Reason::RetainRefused, "signals are not retained")));
+            }
+            Signal::check_payload(payload.len()).map_err(refused)?;
+            let properties = passthrough::write(&will.properties, signal_topic::is_reserved);
+            return Ok(Will::Send(Box::new(Signal { target, options, payload, properties, qos: will.qos })));
+        }
+        if will.topic.starts_with('$') {
+            return Err(refused(Refusal::new(Reason::NotAuthorized, "topics with $ are the gateway's")));
+        }
+        Ok(Will::Publish(Arc::new(Message {
+            origin: Origin::Topic {
+                topic: will.topic.into(),
+                publisher: identity.cloned().unwrap_or_else(|| Identity::new("")),
+                retain: will.retain,
+            },
+            payload,
+            properties: passthrough::write(&will.properties, |_| false),
+            qos: will.qos,
+            // Its expiry would run from the moment it fires, which isn't known.
+            deadline: None,
+            urgent: false,
+        })))
+    }
+
+    /// The hub has let the client in.
+    pub(super) fn accept(&mut self, connected: Connected, now: Instant) {
+        let limits = &self.config.limits;
+        let mut writer = PropertyWriter::new();
+        if self.link.session_expiry_asked {
+            writer.push(Property::SessionExpiryInterval(0));
+        }
+        if connected.assigned {
+            writer.push(Property::AssignedClientIdentifier(connected.identity.as_str()));
+        }
+        let receive_maximum = u16::try_from(limits.requests_per_client).unwrap_or(u16::MAX);
+        writer
+            .push(Property::ReceiveMaximum(receive_maximum.max(1)))
+            .push(Property::MaximumPacketSize(u32::try_from(limits.max_packet).unwrap_or(u32::MAX).max(1)))
+            .push(Property::TopicAliasMaximum(TOPIC_ALIAS_MAXIMUM))
+            .push(Property::RetainAvailable(false))
+            .push(Property::SharedSubscriptionAvailable(false));
+        let properties = writer.finish().unwrap_or_default();
+        let connack = ConnAck { session_present: false, reason: ReasonCode::Success, properties };
+        self.link.heard(now);
+        self.state.me = connected.client_id();
+        if self.link.write(&Packet::ConnAck(connack)) {
+            self.state.identity = Some(connected.identity);
+            self.phase = Phase::Open;
+        } else {
+            // Its maximum packet size doesn't even take that.
+            self.phase = Phase::Closing;
+        }
+    }
+}
+
+/// The identifier as the hub's request number has it.
+pub(super) fn packet_id(request: u32) -> Option<NonZeroU16> {
+    u16::try_from(request).ok().and_then(NonZeroU16::new)
+}

@@ -1,0 +1,194 @@
+//! Deliveries: from a message to a PUBLISH in this client's version, QoS and topic form (T2).
+//!
+//! This is the hot path. A message to many is encoded once for each kind of recipient and copied for each
+//! recipient; the only thing done per recipient is a packet identifier.
+
+use std::rc::Rc;
+
+use super::in_flight::{Entry, Stage};
+use super::{MqttSession, Phase, passthrough};
+use crate::model::{
+    Delivery, EncodingKey, Instant, Message, Origin, QoS, ReceiptSlot, Reception, Settled, Status,
+};
+use crate::mqtt::{
+    EncodeError, EncodedPublish, Packet, Properties, Property, PropertyWriter, Publish, Version, encode,
+};
+
+impl MqttSession {
+    /// Whether it takes a delivery now: the client is let in and hasn't as many unacknowledged publishes as it
+    /// takes [MQTT-3.3.4-9].
+    pub fn has_room(&self) -> bool {
+        self.phase == Phase::Open && !self.state.in_flight.is_full()
+    }
+
+    /// Writes a delivery to `out`, behind the control packets that wait; only when it
+    /// [has room](Self::has_room).
+    pub fn handle_delivery(&mut self, delivery: Delivery, out: &mut Vec<u8>, now: Instant) {
+        self.link.flush(out);
+        let Delivery { outgoing, reception, slot, .. } = &delivery;
+        if self.phase != Phase::Open {
+            return self.settle(*slot, Status::Offline);
+        }
+        if delivery.is_expired(now) {
+            return self.settle(*slot, Status::Expired);
+        }
+        let message = &*outgoing.message;
+        let form = Form::new(message, reception, self.link.version, now);
+        // Encoded first, so that what can't be sent takes no identifier; alone, straight to `out`.
+        let shared = if Rc::strong_count(outgoing) == 1 {
+            None
+        } else {
+            match outgoing.try_encoding(form.key(), |message| form.encoded(message, &self.config.prefix)) {
+                Ok(encoded) if encoded.size() <= self.link.max_packet => Some(encoded),
+                _ => return self.drop_oversize(*slot),
+            }
+        };
+        let mut packet_id = None;
+        if form.qos != QoS::AtMostOnce {
+            let stage = if form.qos == QoS::ExactlyOnce { Stage::Receive } else { Stage::Acknowledge };
+            let Some(id) = self.state.in_flight.insert(Entry { slot: *slot, stage }) else {
+                self.counters.no_room += 1;
+                return self.settle(*slot, Status::Overflow);
+            };
+            packet_id = Some((id, stage));
+        }
+        match shared {
+            Some(encoded) => {
+                let id = packet_id.map_or(std::num::NonZeroU16::MIN, |(id, _)| id);
+                encoded.copy_with_packet_id(id, false, out);
+            }
+            None => {
+                let start = out.len();
+                let written = form.with_publish(message, &self.config.prefix, |publish| {
+                    let packet_id = packet_id.map(|(id, _)| id);
+                    encode(&Packet::Publish(Publish { packet_id, ..*publish }), form.version, out)
+                });
+                if written.is_err() || out.len() - start > self.link.max_packet {
+                    out.truncate(start);
+                    if let Some((id, stage)) = packet_id {
+                        self.state.in_flight.remove(id, stage);
+                    }
+                    return self.drop_oversize(*slot);
+                }
+            }
+        }
+        if let Some(slot) = *slot {
+            let settled = match packet_id {
+                Some(_) => Settled::Written,
+                None => Settled::Final(Status::Unconfirmed),
+            };
+            self.settled.push_back((slot, settled));
+        }
+    }
+
+    /// [MQTT-3.1.2-25]: as if it had been sent, but not for its sender.
+    fn drop_oversize(&mut self, slot: Option<ReceiptSlot>) {
+        self.counters.oversize += 1;
+        self.settle(slot, Status::Overflow);
+    }
+}
+
+/// All that an encoding of a message depends on.
+#[derive(Clone, Copy)]
+struct Form {
+    version: Version,
+    qos: QoS,
+    with_sender: bool,
+    retain: bool,
+    /// Milliseconds that remain, for a signal; seconds, rounded up, for another message. Only version 5 says
+    /// it.
+    remaining: Option<u32>,
+    subscription: Option<u32>,
+}
+
+impl Form {
+    fn new(message: &Message, reception: &Reception, version: Version, now: Instant) -> Self {
+        let expressive = super::is_expressive(version);
+        let qos = message.qos.min(reception.qos);
+        let remaining = message.deadline.filter(|_| expressive).map(|deadline| deadline.millis_since(now));
+        let (with_sender, retain, remaining) = match &message.origin {
+            Origin::Signal { .. } => (reception.with_sender, false, remaining),
+            Origin::Topic { retain, .. } => {
+                let seconds = remaining.map(|millis| millis.div_ceil(1000));
+                (false, *retain && reception.retain_as_published, seconds)
+            }
+        };
+        Self {
+            version,
+            qos,
+            with_sender,
+            retain,
+            remaining: remaining.map(|time| u32::try_from(time).unwrap_or(u32::MAX)),
+            subscription: reception.subscription.filter(|_| expressive),
+        }
+    }
+
+    fn key(&self) -> EncodingKey {
+        // 3.1 and 3.1.1 write the same PUBLISH.
+        let form = u32::from(super::is_expressive(self.version))
+            | u32::from(self.qos.as_u8()) << 1
+            | u32::from(self.with_sender) << 3
+            | u32::from(self.retain) << 4;
+        EncodingKey { form, ttl: self.remaining, subscription: self.subscription }
+    }
+
+    fn encoded(&self, message: &Message, prefix: &str) -> Result<EncodedPublish, EncodeError> {
+        self.with_publish(message, prefix, |publish| EncodedPublish::new(publish, self.version))
+    }
+
+    /// Makes the packet, without its identifier, for `write`.
+    fn with_publish<R>(
+        &self,
+        message: &Message,
+        prefix: &str,
+        write: impl FnOnce(&Publish<'_>) -> Result<R, EncodeError>,
+    ) -> Result<R, EncodeError> {
+        let built;
+        let topic = match &message.origin {
+            Origin::Topic { topic, .. } => &**topic,
+            Origin::Signal { sender, group, client, .. } => {
+                let (kind, name) = match (group, client) {
+                    (Some(group), _) => ("/g/", group.as_str()),
+                    (None, client) => ("/c/", client.as_ref().map_or("", |client| client.as_str())),
+                };
+                built = if self.with_sender {
+                    [prefix, kind, name, "/", sender.as_str()].concat()
+                } else {
+                    [prefix, kind, name].concat()
+                };
+                &*built
+            }
+        };
+        let mut writer = PropertyWriter::new();
+        if super::is_expressive(self.version) {
+            self.write_properties(message, &mut writer);
+        }
+        let properties = writer.finish().unwrap_or(Properties::EMPTY);
+        let Self { qos, retain, .. } = *self;
+        write(&Publish {
+            dup: false,
+            qos,
+            retain,
+            topic,
+            packet_id: None,
+            properties,
+            payload: &message.payload,
+        })
+    }
+
+    /// The gateway's own come first, so that a reader who takes the first `from` isn't told otherwise.
+    fn write_properties(&self, message: &Message, writer: &mut PropertyWriter) {
+        let mut expiry = self.remaining;
+        if let Origin::Signal { sender, mode, .. } = &message.origin {
+            writer.push(Property::UserProperty("from", sender.as_str()));
+            writer.push(Property::UserProperty("mode", mode.key()));
+            if let Some(millis) = self.remaining {
+                writer.push(Property::UserProperty("ttl", &millis.to_string()));
+                expiry = Some(millis.div_ceil(1000));
+            }
+        }
+        writer.extend(expiry.map(Property::MessageExpiryInterval));
+        writer.extend(passthrough::read(&message.properties));
+        writer.extend(self.subscription.map(Property::SubscriptionIdentifier));
+    }
+}

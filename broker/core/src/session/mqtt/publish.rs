@@ -1,0 +1,215 @@
+//! PUBLISH from the client: to a signal (T1) or a plain topic (T7), and the acknowledgement once the hub has
+//! answered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::connect::packet_id;
+use super::state::{About, Destination, Outstanding, Pending};
+use super::{MqttSession, number, passthrough, reasons, signal_topic};
+use crate::model::{
+    Command, Identity, Instant, Message, Origin, QoS, Reason, Refusal, RequestId, Signal, Target,
+};
+use crate::mqtt::{Ack, PacketType, Properties, Property, PropertyWriter, Publish, ReasonCode};
+
+/// Identifiers of QoS 2 publishes that a client may leave unreleased where no receive maximum was announced.
+const UNRELEASED: usize = 1024;
+
+impl MqttSession {
+    pub(super) fn handle_publish(&mut self, publish: &Publish<'_>, now: Instant) -> Option<Command> {
+        // [MQTT-3.3.4-6]
+        if publish.properties.subscription_id().is_some() {
+            return self.violation("a subscription identifier in a PUBLISH from a client");
+        }
+        let aliased: Arc<str>;
+        let topic = match publish.properties.topic_alias() {
+            None => publish.topic,
+            Some(alias) => match self.link.resolve_alias(publish.topic, alias) {
+                Ok(topic) => {
+                    aliased = topic;
+                    &*aliased
+                }
+                Err(reason) => {
+                    self.close(reason, "topic alias");
+                    return None;
+                }
+            },
+        };
+        if !self.is_new(publish) {
+            return None;
+        }
+        let request = RequestId(number(publish.packet_id));
+        let (command, about) = match self.judged(topic, publish, request, now) {
+            Ok(command) => {
+                let about = self.wants_notices().then(|| about(&command, topic));
+                (command, about)
+            }
+            Err(refusal) => {
+                let destination = Destination::Topic(shortened(topic).into());
+                let about = self.wants_notices().then(|| About { destination, id: None });
+                (Command::Refuse { request, refusal }, about)
+            }
+        };
+        let pending = Pending::Publish { qos: publish.qos, about: about.map(Box::new) };
+        self.state.outstanding.push_back(Outstanding { request: request.0, pending });
+        Some(command)
+    }
+
+    /// Whether this is not one that came before [MQTT-4.3.3-10]. It may close the connection.
+    fn is_new(&mut self, publish: &Publish<'_>) -> bool {
+        let Some(id) = publish.packet_id else { return true };
+        if publish.qos == QoS::ExactlyOnce && self.state.received.contains(&id) {
+            self.link.write_ack(PacketType::PubRec, id, ReasonCode::Success);
+            return false;
+        }
+        if self.state.is_outstanding(id) || self.state.received.contains(&id) {
+            // A repetition is answered with the first one.
+            if !publish.dup {
+                self.violation("a packet identifier that is in use");
+            }
+            return false;
+        }
+        // [MQTT-3.3.4-9]; before version 5 nothing was announced.
+        let maximum = if self.link.is_expressive() {
+            self.config.limits.requests_per_client
+        } else {
+            self.config.limits.requests_per_client.max(UNRELEASED)
+        };
+        if self.state.unfinished_publishes() >= maximum {
+            self.close(ReasonCode::ReceiveMaximumExceeded, "more unfinished publishes than announced");
+            return false;
+        }
+        true
+    }
+
+    fn judged(
+        &self,
+        topic: &str,
+        publish: &Publish<'_>,
+        request: RequestId,
+        now: Instant,
+    ) -> Result<Command, Refusal> {
+        if let Some(rest) = signal_topic::below(&self.config.prefix, topic) {
+            return self.signal(rest, publish, request);
+        }
+        if topic.starts_with('$') {
+            return Err(Refusal::new(Reason::NotAuthorized, "topics with $ are the gateway's"));
+        }
+        let expiry = publish.properties.message_expiry();
+        let message = Message {
+            origin: Origin::Topic {
+                topic: topic.into(),
+                publisher: self.state.identity.clone().unwrap_or_else(|| Identity::new("")),
+                retain: publish.retain,
+            },
+            payload: Bytes::copy_from_slice(publish.payload),
+            properties: passthrough::write(&publish.properties, |_| false),
+            qos: publish.qos,
+            deadline: expiry.map(|seconds| now + u64::from(seconds) * 1000),
+            urgent: false,
+        };
+        Ok(Command::Publish { request, message: Arc::new(message) })
+    }
+
+    fn signal(&self, rest: &str, publish: &Publish<'_>, request: RequestId) -> Result<Command, Refusal> {
+        if self.state.me.is_none() {
+            return Err(Refusal::new(
+                Reason::NotAuthorized,
+                "only a client whose id is a client id sends signals",
+            ));
+        }
+        let (target, options) = signal_topic::parse(rest, &publish.properties)?;
+        if publish.retain {
+            return Err(Refusal::new(Reason::RetainRefused, "signals are not retained"));
+        }
+        Signal::check_payload(publish.payload.len())?;
+        let signal = Signal {
+            target,
+            options,
+            payload: Bytes::copy_from_slice(publish.payload),
+            properties: passthrough::write(&publish.properties, signal_topic::is_reserved),
+            qos: publish.qos,
+        };
+        let refusable = self.link.is_expressive() && publish.qos != QoS::AtMostOnce;
+        Ok(Command::Send { request, signal: Box::new(signal), refusable })
+    }
+
+    /// Acknowledges what the hub has done or refused. Before version 5 both look alike (T3).
+    pub(super) fn answer_publish(&mut self, request: RequestId, refusal: Option<&Refusal>) {
+        let pending =
+            self.state.take_outstanding(request, |pending| matches!(pending, Pending::Publish { .. }));
+        let Some(Pending::Publish { qos, about }) = pending else { return };
+        let reason = match refusal {
+            Some(refusal) if self.link.is_expressive() => reasons::for_publish(refusal.reason),
+            _ => ReasonCode::Success,
+        };
+        if let Some(id) = packet_id(request.0) {
+            let retry_after =
+                refusal.and_then(|refusal| refusal.retry_after).map(|millis| millis.to_string());
+            let mut writer = PropertyWriter::new();
+            if let Some(refusal) = refusal {
+                if !refusal.text.is_empty() {
+                    writer.push(Property::ReasonString(&refusal.text));
+                }
+                writer.push(Property::UserProperty("code", refusal.reason.name()));
+            }
+            if let Some(millis) = &retry_after {
+                writer.push(Property::UserProperty("retry-after", millis));
+            }
+            let kind = if qos == QoS::ExactlyOnce { PacketType::PubRec } else { PacketType::PubAck };
+            let properties = writer.finish().unwrap_or(Properties::EMPTY);
+            self.link.write_explained_ack(kind, id, reason, properties);
+            if qos == QoS::ExactlyOnce && !reason.is_failure() {
+                self.state.received.insert(id);
+            }
+        }
+        if let Some(refusal) = refusal {
+            self.notify_refusal(request, about.as_deref(), refusal);
+        }
+    }
+
+    pub(super) fn handle_pubrel(&mut self, ack: &Ack<'_>) -> Option<Command> {
+        let reason = if self.state.received.swap_remove(&ack.packet_id) {
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdentifierNotFound
+        };
+        if self.state.received.is_empty() {
+            self.state.received = crate::model::Set::default();
+        }
+        // Before version 5 the acknowledgement is written without a reason, whatever it is.
+        let reason = if self.link.is_expressive() { reason } else { ReasonCode::Success };
+        self.link.write_ack(PacketType::PubComp, ack.packet_id, reason);
+        None
+    }
+}
+
+/// What a notice would say of a publish that the hub gets.
+fn about(command: &Command, topic: &str) -> About {
+    match command {
+        Command::Send { signal, .. } => {
+            let target = match &signal.target {
+                Target::Client(client) => Target::Client(client.clone()),
+                // Only the name is said; lists would be kept alive for nothing.
+                Target::Group { group, .. } => Target::Group {
+                    group: group.clone(),
+                    recipients: crate::model::Recipients::All,
+                    except: Arc::default(),
+                },
+            };
+            About { destination: Destination::Signal(target), id: signal.options.id.clone() }
+        }
+        _ => About { destination: Destination::Topic(shortened(topic).into()), id: None },
+    }
+}
+
+/// Of a topic, as much as a notice repeats.
+fn shortened(topic: &str) -> &str {
+    const SHOWN: usize = 256;
+    let mut end = topic.len().min(SHOWN);
+    while !topic.is_char_boundary(end) {
+        end -= 1;
+    }
+    topic.get(..end).unwrap_or_default()
+}

@@ -1,0 +1,197 @@
+//! What belongs to the session and not to its connection: identity, packet identifiers, subscriptions, what
+//! waits for an answer. A persistent session would keep this while its client is away.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use super::in_flight::InFlight;
+use crate::model::{ClientId, GroupName, Identity, Map, MessageId, QoS, Reception, RequestId, Set, Target};
+
+/// The state of one session.
+#[derive(Debug)]
+pub(super) struct SessionState {
+    /// Set when the client is let in.
+    pub(super) identity: Option<Identity>,
+    /// The identity, if it can be addressed (S1).
+    pub(super) me: Option<ClientId>,
+    /// To the client, unacknowledged.
+    pub(super) in_flight: InFlight,
+    /// Identifiers of QoS 2 publishes that were taken and not yet released [MQTT-4.3.3-10].
+    pub(super) received: Set<NonZeroU16>,
+    /// Asked of the hub and unanswered, in order; bounded by `requests_per_client`, or one more where a packet
+    /// makes two requests.
+    pub(super) outstanding: VecDeque<Outstanding>,
+    pub(super) groups: Map<GroupName, Forms>,
+    pub(super) inbox: Forms,
+    /// The subscription to `{prefix}/r/{me}`.
+    pub(super) notice_reception: Option<Reception>,
+    /// What waits to be sent there; bounded, the newest is dropped.
+    pub(super) notices: VecDeque<Vec<u8>>,
+    /// Numbers subscriptions to the forms of a topic.
+    pub(super) subscribes: u32,
+}
+
+impl SessionState {
+    pub(super) fn new() -> Self {
+        Self {
+            identity: None,
+            me: None,
+            in_flight: InFlight::new(),
+            received: Set::default(),
+            outstanding: VecDeque::new(),
+            groups: Map::default(),
+            inbox: Forms::default(),
+            notice_reception: None,
+            notices: VecDeque::new(),
+            subscribes: 0,
+        }
+    }
+
+    /// Takes the oldest request with this number that `is_meant` accepts.
+    pub(super) fn take_outstanding(
+        &mut self,
+        request: RequestId,
+        is_meant: fn(&Pending) -> bool,
+    ) -> Option<Pending> {
+        let at = self
+            .outstanding
+            .iter()
+            .position(|outstanding| outstanding.request == request.0 && is_meant(&outstanding.pending))?;
+        self.outstanding.remove(at).map(|outstanding| outstanding.pending)
+    }
+
+    /// Whether a request with this packet identifier is unanswered [MQTT-2.2.1-3].
+    pub(super) fn is_outstanding(&self, id: NonZeroU16) -> bool {
+        self.outstanding.iter().any(|outstanding| outstanding.request == u32::from(id.get()))
+    }
+
+    /// QoS 1 and 2 publishes of the client that it hasn't seen the end of.
+    pub(super) fn unfinished_publishes(&self) -> usize {
+        let unanswered = self.outstanding.iter().filter(|outstanding| {
+            matches!(outstanding.pending, Pending::Publish { qos: QoS::AtLeastOnce | QoS::ExactlyOnce, .. })
+        });
+        unanswered.count() + self.received.len()
+    }
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Outstanding {
+    /// The packet identifier, or 0.
+    pub(super) request: u32,
+    pub(super) pending: Pending,
+}
+
+/// What the answer is needed for.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Publish {
+        qos: QoS,
+        /// For a notice, should it be refused.
+        about: Option<Box<About>>,
+    },
+    Subscribe(Vec<SubscribePlan>),
+    Unsubscribe(UnsubscribePlan),
+}
+
+/// What a notice of a refusal says of the publish.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) destination: Destination,
+    pub(super) id: Option<MessageId>,
+}
+
+/// Where a publish went.
+#[derive(Debug)]
+pub(super) enum Destination {
+    Signal(Target),
+    Topic(Arc<str>),
+}
+
+/// What becomes of one filter of a SUBSCRIBE.
+#[derive(Debug)]
+pub(super) struct SubscribePlan {
+    pub(super) filter: Arc<str>,
+    pub(super) qos: QoS,
+    pub(super) kind: SubscribeKind,
+}
+
+/// Who answers for it.
+#[derive(Debug)]
+pub(super) enum SubscribeKind {
+    /// The hub; if it refuses, a form that was new is forgotten.
+    Hub { undo: Option<(Place, Form)> },
+    /// The hub, which only counts: a shared subscription.
+    Shared,
+    /// The session.
+    Notices,
+}
+
+/// What an UNSUBACK waits for.
+#[derive(Debug)]
+pub(super) struct UnsubscribePlan {
+    /// Per filter: whether it was there, as far as the session knows; none: the hub does.
+    pub(super) known: Vec<Option<bool>>,
+    /// The hub's answers for the others.
+    pub(super) answers: Vec<bool>,
+    /// Commands without an answer.
+    pub(super) awaited: u8,
+}
+
+/// What has forms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Group(GroupName),
+    Inbox,
+}
+
+/// The three filters that mean the same place (T2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `sig/g/{group}`
+    Bare = 0,
+    /// `sig/g/{group}/+`
+    Plus = 1,
+    /// `sig/g/{group}/#`
+    Hash = 2,
+}
+
+/// Which forms of a place are subscribed, and how.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Forms([Option<Subscribed>; 3]);
+
+/// One of them, with when it came.
+#[derive(Clone, Copy, Debug)]
+struct Subscribed {
+    reception: Reception,
+    order: u32,
+}
+
+impl Forms {
+    /// Sets a form; says whether it is new.
+    pub(super) fn set(&mut self, form: Form, reception: Reception, order: u32) -> bool {
+        let with_sender = form != Form::Bare;
+        let reception = Reception { with_sender, ..reception };
+        self.0[form as usize].replace(Subscribed { reception, order }).is_none()
+    }
+
+    /// Ends a form; says whether it was there.
+    pub(super) fn end(&mut self, form: Form) -> bool {
+        self.0[form as usize].take().is_some()
+    }
+
+    /// How deliveries come while these forms are subscribed: once, and as the most demanding of them wants.
+    /// None: there is no form.
+    pub(super) fn merged(&self) -> Option<Reception> {
+        let mut present: Vec<Subscribed> = self.0.iter().flatten().copied().collect();
+        present.sort_by_key(|subscribed| subscribed.order);
+        present.into_iter().map(|subscribed| subscribed.reception).reduce(|earlier, later| Reception {
+            qos: earlier.qos.max(later.qos),
+            no_local: earlier.no_local && later.no_local,
+            with_sender: earlier.with_sender || later.with_sender,
+            retain_as_published: earlier.retain_as_published || later.retain_as_published,
+            subscription: later.subscription.or(earlier.subscription),
+        })
+    }
+}

@@ -1,0 +1,287 @@
+//! SUBSCRIBE and UNSUBSCRIBE. The hub knows a group or inbox once; the session knows in which of its three
+//! forms the client has subscribed to it, and tells the hub what they amount to together (T2).
+
+use std::num::NonZeroU16;
+
+use super::connect::packet_id;
+use super::filter::{self, Wanted};
+use super::state::{Form, Forms, Outstanding, Pending, Place, SubscribeKind, SubscribePlan, UnsubscribePlan};
+use super::{MqttSession, reasons};
+use crate::model::{Command, Filter, QoS, Reason, Reception, Refusal, RequestId, SubscribeItem};
+use crate::mqtt::{
+    Packet, Properties, Property, PropertyWriter, ReasonCode, ReasonCodes, SubAck, Subscribe,
+    SubscriptionOptions, UnsubAck, Unsubscribe,
+};
+
+/// Marks requests that an UNSUBSCRIBE makes to reduce what remains of a place's forms: the identifier's
+/// request is the other one.
+const REDUCE: u32 = 1 << 31;
+
+impl MqttSession {
+    pub(super) fn handle_subscribe(&mut self, subscribe: &Subscribe<'_>) -> Option<Command> {
+        let id = subscribe.packet_id;
+        if self.is_in_use(id) {
+            return self.violation("a packet identifier that is in use");
+        }
+        let subscription = subscribe.properties.subscription_id();
+        let mut items = Vec::new();
+        let mut plans = Vec::new();
+        for (filter, options) in subscribe.subscriptions.iter() {
+            let kind = self.plan_subscribe(filter, options, subscription, &mut items);
+            plans.push(SubscribePlan { filter: filter.into(), qos: options.qos, kind });
+        }
+        if items.is_empty() {
+            self.write_suback(id, &plans, &[]);
+            return None;
+        }
+        let request = RequestId(id.get().into());
+        let pending = Pending::Subscribe(plans);
+        self.state.outstanding.push_back(Outstanding { request: request.0, pending });
+        Some(Command::Subscribe { request, items })
+    }
+
+    fn plan_subscribe(
+        &mut self,
+        text: &str,
+        options: SubscriptionOptions,
+        subscription: Option<u32>,
+        items: &mut Vec<Result<SubscribeItem, Refusal>>,
+    ) -> SubscribeKind {
+        let reception = Reception {
+            qos: options.qos,
+            no_local: options.no_local,
+            with_sender: false,
+            retain_as_published: options.retain_as_published,
+            subscription,
+        };
+        let limits = &self.config.limits;
+        let wanted = if items.len() >= limits.filters_per_client + limits.groups_per_client {
+            Err(Refusal::new(Reason::TooMany, "more filters than a client may have"))
+        } else {
+            filter::parse(&self.config.prefix, self.state.me.as_ref(), text)
+        };
+        match wanted {
+            Err(refusal) => {
+                items.push(Err(refusal));
+                if filter::is_shared(text) {
+                    SubscribeKind::Shared
+                } else {
+                    SubscribeKind::Hub { undo: None }
+                }
+            }
+            Ok(Wanted::Notices) => {
+                self.state.notice_reception =
+                    Some(Reception { qos: reception.qos.min(QoS::AtLeastOnce), ..reception });
+                SubscribeKind::Notices
+            }
+            Ok(Wanted::Topic(topic)) => {
+                items.push(Ok(SubscribeItem { filter: Filter::Topic(topic), reception }));
+                SubscribeKind::Hub { undo: None }
+            }
+            Ok(Wanted::Place(place, form)) => {
+                let (item, undo) = self.add_form(place, form, reception);
+                items.push(item);
+                SubscribeKind::Hub { undo }
+            }
+        }
+    }
+
+    /// Adds a form of a place, and gives what the hub is to know of the place now.
+    fn add_form(
+        &mut self,
+        place: Place,
+        form: Form,
+        reception: Reception,
+    ) -> (Result<SubscribeItem, Refusal>, Option<(Place, Form)>) {
+        self.state.subscribes = self.state.subscribes.wrapping_add(1);
+        let order = self.state.subscribes;
+        let forms = match &place {
+            Place::Inbox => &mut self.state.inbox,
+            Place::Group(group) => {
+                let full = self.state.groups.len() >= self.config.limits.groups_per_client;
+                if full && !self.state.groups.contains_key(group) {
+                    let refusal =
+                        Refusal::new(Reason::TooMany, "this client is in all groups that it may be in");
+                    return (Err(refusal), None);
+                }
+                self.state.groups.entry(group.clone()).or_default()
+            }
+        };
+        let undo = forms.set(form, reception, order).then(|| (place.clone(), form));
+        let reception = forms.merged().unwrap_or(reception);
+        (Ok(SubscribeItem { filter: filter_of(place), reception }), undo)
+    }
+
+    /// Ends a form of a place. None: it wasn't there; else what remains, if anything does.
+    fn end_form(&mut self, place: &Place, form: Form) -> Option<Option<Reception>> {
+        let end = |forms: &mut Forms| forms.end(form).then(|| forms.merged());
+        match place {
+            Place::Inbox => end(&mut self.state.inbox),
+            Place::Group(group) => {
+                let remains = end(self.state.groups.get_mut(group)?)?;
+                if remains.is_none() {
+                    self.state.groups.swap_remove(group);
+                }
+                Some(remains)
+            }
+        }
+    }
+
+    /// The hub's answer to a SUBSCRIBE, or to the first half of an UNSUBSCRIBE.
+    pub(super) fn answer_subscribe(&mut self, request: RequestId, results: &[Result<QoS, Refusal>]) {
+        if request.0 & REDUCE != 0 {
+            return self.answer_unsubscribe(RequestId(request.0 & !REDUCE), None);
+        }
+        let pending =
+            self.state.take_outstanding(request, |pending| matches!(pending, Pending::Subscribe(_)));
+        if let (Some(Pending::Subscribe(plans)), Some(id)) = (pending, packet_id(request.0)) {
+            self.write_suback(id, &plans, results);
+        }
+    }
+
+    fn write_suback(
+        &mut self,
+        packet_id: NonZeroU16,
+        plans: &[SubscribePlan],
+        results: &[Result<QoS, Refusal>],
+    ) {
+        let mut results = results.iter();
+        let mut reasons = Vec::with_capacity(plans.len());
+        let mut first_refusal = None;
+        for plan in plans {
+            if matches!(plan.kind, SubscribeKind::Notices) {
+                reasons.push(ReasonCode::granted(plan.qos.min(QoS::AtLeastOnce)));
+                continue;
+            }
+            let Some(result) = results.next() else {
+                reasons.push(ReasonCode::UnspecifiedError);
+                continue;
+            };
+            reasons.push(match plan.kind {
+                SubscribeKind::Shared => ReasonCode::SharedSubscriptionsNotSupported,
+                _ => reasons::for_subscribe(result, plan.qos),
+            });
+            if let Err(refusal) = result {
+                first_refusal.get_or_insert(refusal);
+                if let SubscribeKind::Hub { undo: Some((place, form)) } = &plan.kind {
+                    self.end_form(place, *form);
+                }
+                self.notify_subscribe_refusal(packet_id, &plan.filter, refusal);
+            }
+        }
+        let mut writer = PropertyWriter::new();
+        if let Some(refusal) = first_refusal.filter(|_| self.link.problem_information) {
+            writer.push(Property::ReasonString(&refusal.text));
+        }
+        let suback = |properties| {
+            Packet::SubAck(SubAck { packet_id, properties, reasons: ReasonCodes::from(reasons.as_slice()) })
+        };
+        let explained = suback(writer.finish().unwrap_or(Properties::EMPTY));
+        let _ = self.link.write(&explained) || self.link.write(&suback(Properties::EMPTY));
+    }
+
+    pub(super) fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Option<Command> {
+        let id = unsubscribe.packet_id;
+        if self.is_in_use(id) {
+            return self.violation("a packet identifier that is in use");
+        }
+        let mut known = Vec::new();
+        let mut ended = Vec::new();
+        let mut reduced = Vec::new();
+        for text in unsubscribe.filters.iter() {
+            known.push(match filter::parse(&self.config.prefix, self.state.me.as_ref(), text) {
+                Err(_) => Some(false),
+                Ok(Wanted::Notices) => {
+                    self.state.notices.clear();
+                    Some(self.state.notice_reception.take().is_some())
+                }
+                Ok(Wanted::Topic(topic)) => {
+                    ended.push(Filter::Topic(topic));
+                    None
+                }
+                Ok(Wanted::Place(place, form)) => match self.end_form(&place, form) {
+                    None => Some(false),
+                    Some(None) => {
+                        // What this packet did to the place before is of no use any more.
+                        let filter = filter_of(place);
+                        reduced.retain(|item: &SubscribeItem| item.filter != filter);
+                        ended.push(filter);
+                        None
+                    }
+                    Some(Some(reception)) => {
+                        reduced.push(SubscribeItem { filter: filter_of(place), reception });
+                        Some(true)
+                    }
+                },
+            });
+        }
+        let number = u32::from(id.get());
+        let end =
+            (!ended.is_empty()).then(|| Command::Unsubscribe { request: RequestId(number), filters: ended });
+        let reduce = (!reduced.is_empty()).then(|| Command::Subscribe {
+            request: RequestId(REDUCE | number),
+            items: reduced.into_iter().map(Ok).collect(),
+        });
+        let awaited = u8::from(end.is_some()) + u8::from(reduce.is_some());
+        let plan = UnsubscribePlan { known, answers: Vec::new(), awaited };
+        if awaited == 0 {
+            self.write_unsuback(id, &plan);
+            return None;
+        }
+        let pending = Pending::Unsubscribe(plan);
+        self.state.outstanding.push_back(Outstanding { request: number, pending });
+        match (reduce, end) {
+            (Some(reduce), end) => {
+                self.second_command = end;
+                Some(reduce)
+            }
+            (None, end) => end,
+        }
+    }
+
+    /// One of the hub's answers to an UNSUBSCRIBE; the last one makes the UNSUBACK. `None`: what remains of
+    /// the forms is in force.
+    pub(super) fn answer_unsubscribe(&mut self, request: RequestId, results: Option<Vec<bool>>) {
+        let plan = self.state.outstanding.iter_mut().find_map(|outstanding| match &mut outstanding.pending {
+            Pending::Unsubscribe(plan) if outstanding.request == request.0 => Some(plan),
+            _ => None,
+        });
+        let Some(plan) = plan else { return };
+        plan.awaited = plan.awaited.saturating_sub(1);
+        if let Some(results) = results {
+            plan.answers = results;
+        }
+        if plan.awaited > 0 {
+            return;
+        }
+        let pending =
+            self.state.take_outstanding(request, |pending| matches!(pending, Pending::Unsubscribe(_)));
+        if let (Some(Pending::Unsubscribe(plan)), Some(id)) = (pending, packet_id(request.0)) {
+            self.write_unsuback(id, &plan);
+        }
+    }
+
+    fn write_unsuback(&mut self, packet_id: NonZeroU16, plan: &UnsubscribePlan) {
+        let mut answers = plan.answers.iter().copied();
+        let reasons: Vec<ReasonCode> = plan
+            .known
+            .iter()
+            .map(|known| known.or_else(|| answers.next()).unwrap_or(false))
+            .map(|was_there| if was_there { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted })
+            .collect();
+        let reasons = ReasonCodes::from(reasons.as_slice());
+        self.link.write(&Packet::UnsubAck(UnsubAck { packet_id, properties: Properties::EMPTY, reasons }));
+    }
+
+    /// Whether the identifier belongs to a request without an answer, or a QoS 2 publish without an end.
+    fn is_in_use(&self, id: NonZeroU16) -> bool {
+        self.state.is_outstanding(id) || self.state.received.contains(&id)
+    }
+}
+
+fn filter_of(place: Place) -> Filter {
+    match place {
+        Place::Group(group) => Filter::Group(group),
+        Place::Inbox => Filter::Inbox,
+    }
+}
