@@ -1,1 +1,80 @@
-fn main() {}
+//! The `bugle` program: the gateway's process, and the client commands `send`, `watch` and `demo`.
+//!
+//! The way in: [`serve`] starts it all, [`listener`] accepts and reads a first packet, [`shard_thread`] owns a
+//! shard of `bugle-core` with its sockets in [`connection`], [`fifo`] joins the shards, [`admin`] and [`metrics`]
+//! tell how it goes. What a message means is decided in `bugle-core`; nothing here looks inside one.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod cli;
+mod client;
+mod config;
+mod connection;
+mod demo;
+mod fifo;
+mod limits;
+mod listener;
+mod metrics;
+mod send;
+mod serve;
+mod shard_thread;
+mod watch;
+
+use std::future::Future;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Err(error) = start_log(&arguments) {
+        return failed(2, &error);
+    }
+    match arguments.command.unwrap_or_default() {
+        Command::Serve(options) => {
+            serve::run(&options).map_or_else(|error| failed(1, &error), |()| ExitCode::SUCCESS)
+        }
+        Command::Send(options) => block_on(send::run(&options)),
+        Command::Watch(options) => block_on(watch::run(&options)),
+        Command::Demo => block_on(demo::run()),
+    }
+}
+
+/// Says on stderr what went wrong.
+fn failed(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("bugle: {error}");
+    ExitCode::from(code)
+}
+
+fn block_on(task: impl Future<Output = ExitCode>) -> ExitCode {
+    match serve::runtime() {
+        Ok(runtime) => tokio::task::LocalSet::new().block_on(&runtime, task),
+        Err(error) => failed(1, &error),
+    }
+}
+
+/// Logs to stderr what `--log` or `RUST_LOG` asks for; the client commands only speak of trouble by themselves.
+fn start_log(arguments: &Arguments) -> Result<(), String> {
+    let filter = match (&arguments.log, &arguments.command) {
+        (Some(filter), _) => filter.as_str(),
+        (None, None | Some(Command::Serve(_))) => "info",
+        // The demo is refused on purpose, which its MQTT client would warn of.
+        (None, Some(Command::Demo)) => "error",
+        (None, Some(_)) => "warn",
+    };
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        format!("'{filter}' is no log filter ({error}); try --log debug or --log bugle=trace")
+    })?;
+    let stderr = std::io::stderr;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(stderr().is_terminal())
+        .with_writer(stderr)
+        .with_target(false)
+        .init();
+    Ok(())
+}

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bugle_protocol::is_name;
@@ -59,7 +60,7 @@ name! {
 
 /// Whoever is connected: a client id, or another id that an MQTT client chose, which makes it a plain MQTT
 /// client that can neither be addressed nor send signals (S1).
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct Identity {
     name: Arc<str>,
     addressable: bool,
@@ -79,6 +80,21 @@ impl Identity {
     /// The client id, if it is one.
     pub fn client_id(&self) -> Option<ClientId> {
         self.addressable.then(|| ClientId(self.name.clone()))
+    }
+}
+
+// Equal and hashed as its text, so that tables can be asked by text.
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Identity {}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
     }
 }
 
