@@ -361,8 +361,9 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// A number that this version doesn't know is taken for [`Reason::Internal`], so that reasons can be added.
 fn reason(reader: &mut Reader<'_>) -> Result<Reason, Malformed> {
-    Reason::from_code(reader.u8("reason")?).ok_or(Malformed { field: "reason" })
+    Ok(Reason::from_code(reader.u8("reason")?).unwrap_or(Reason::Internal))
 }
 
 fn varint_len(value: usize) -> usize {
