@@ -47,31 +47,37 @@ pub fn decode(frame: &[u8], version: Version) -> Result<Packet<'_>, DecodeError>
     let packet_type =
         PacketType::of_first_byte(first).ok_or(DecodeError::malformed("packet type 0 is reserved"))?;
     let flags = first & 0x0F;
-    let checked = || {
-        let packet = read(packet_type, flags, Reader::new(body), version)?;
-        let version = if let Packet::Connect(connect) = &packet { connect.version } else { version };
-        if version.has_properties() {
-            // The older versions don't ask for the shortest form, and there are small clients that always
-            // write the remaining length in two or four bytes.
-            check_minimal(remaining, length)?;
-        }
-        if packet_type != PacketType::Publish {
-            check_flags(packet_type, flags, version)?;
-        }
-        Ok(packet)
+    let packet = match read(packet_type, flags, Reader::new(body), version) {
+        Ok(packet) => packet,
+        Err(error) => return Err(error.within(packet_type)),
     };
-    checked().map_err(|error: DecodeError| error.within(packet_type))
+    let version = if let Packet::Connect(connect) = &packet { connect.version } else { version };
+    match check_header(packet_type, flags, remaining, length, version) {
+        Ok(()) => Ok(packet),
+        Err(error) => Err(error.within(packet_type)),
+    }
 }
 
-fn check_flags(packet_type: PacketType, flags: u8, version: Version) -> Result<(), DecodeError> {
-    // [MQTT-2.1.3-1]
-    if version.reserves_bits() && flags != packet_type.reserved_flags() {
+/// The fixed header, once the version is known for certain.
+fn check_header(
+    packet_type: PacketType,
+    flags: u8,
+    remaining: u32,
+    length: usize,
+    version: Version,
+) -> Result<(), DecodeError> {
+    // [MQTT-2.1.3-1]; the flags of PUBLISH mean something.
+    let reserved = packet_type != PacketType::Publish && version.reserves_bits();
+    if reserved && flags != packet_type.reserved_flags() {
         return Err(DecodeError::malformed("reserved flags of the fixed header are set"));
     }
-    Ok(())
+    // The older versions don't ask for the shortest form, and there are small clients that always write the
+    // remaining length in two or four bytes.
+    if version.has_properties() { check_minimal(remaining, length) } else { Ok(()) }
 }
 
 /// All after the fixed header.
+#[inline]
 fn read(
     kind: PacketType,
     flags: u8,

@@ -10,12 +10,12 @@
 //! topic aliases in force, the direction a packet may travel in) is for the session. It holds no buffer,
 //! clock or socket, never panics and, when decoding, never allocates.
 //!
-//! What [`encode`] writes, [`decode`] accepts: both check by the same functions.
+//! What [`encode()`] writes, [`decode()`] accepts: both check by the same functions.
 //!
 //! Read first: *MQTT Version 5.0* (OASIS, 2019), chapters 2 and 3, and *MQTT Version 3.1.1* (OASIS, 2014).
 //! Clauses are cited by version 5's numbers, as `[MQTT-x.y.z-n]`, unless marked 3.1.1.
 //!
-//! The way in is [`frame_length`] on what has been received, then [`decode`] on exactly that many bytes:
+//! The way in is [`frame_length`] on what has been received, then [`decode()`] on exactly that many bytes:
 //!
 //! ```
 //! use bugle_core::mqtt::{Packet, Version, decode, frame_length};
@@ -27,7 +27,7 @@
 //! # Ok::<(), bugle_core::mqtt::DecodeError>(())
 //! ```
 //!
-//! The way out is [`encode`], or for one message to many receivers an [`EncodedPublish`].
+//! The way out is [`encode()`], or for one message to many receivers an [`EncodedPublish`].
 
 mod decode;
 mod encode;

@@ -181,7 +181,12 @@ impl MqttSession {
 
     /// What became of a delivery that someone waits to hear of.
     pub fn poll_settled(&mut self) -> Option<(ReceiptSlot, Settled)> {
-        self.settled.pop_front()
+        const KEPT: usize = 16;
+        let settled = self.settled.pop_front();
+        if settled.is_none() && self.settled.capacity() > KEPT {
+            self.settled = VecDeque::new();
+        }
+        settled
     }
 
     /// Whether more bytes should be read for it. No while paused, while the CONNECT is being decided on, while

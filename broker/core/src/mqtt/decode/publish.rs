@@ -4,6 +4,7 @@ use super::properties;
 use crate::mqtt::wire::Reader;
 use crate::mqtt::{DecodeError, PacketType, Properties, Publish, QoS, ReasonCode, Version, topic};
 
+#[inline]
 pub(super) fn publish<'a>(
     flags: u8,
     mut reader: Reader<'a>,

@@ -10,9 +10,7 @@ use super::{MqttSession, Phase, passthrough};
 use crate::model::{
     Delivery, EncodingKey, Instant, Message, Origin, QoS, ReceiptSlot, Reception, Settled, Status,
 };
-use crate::mqtt::{
-    EncodeError, EncodedPublish, Packet, Properties, Property, PropertyWriter, Publish, Version, encode,
-};
+use crate::mqtt::{EncodeError, EncodedPublish, Packet, Property, PropertyWriter, Publish, Version, encode};
 
 impl MqttSession {
     /// Whether it takes a delivery now: the client is let in and hasn't as many unacknowledged publishes as it
@@ -90,7 +88,7 @@ impl MqttSession {
 
 /// All that an encoding of a message depends on.
 #[derive(Clone, Copy)]
-struct Form {
+pub(super) struct Form {
     version: Version,
     qos: QoS,
     with_sender: bool,
@@ -102,7 +100,7 @@ struct Form {
 }
 
 impl Form {
-    fn new(message: &Message, reception: &Reception, version: Version, now: Instant) -> Self {
+    pub(super) fn new(message: &Message, reception: &Reception, version: Version, now: Instant) -> Self {
         let expressive = super::is_expressive(version);
         let qos = message.qos.min(reception.qos);
         let remaining = message.deadline.filter(|_| expressive).map(|deadline| deadline.millis_since(now));
@@ -123,7 +121,7 @@ impl Form {
         }
     }
 
-    fn key(&self) -> EncodingKey {
+    pub(super) fn key(&self) -> EncodingKey {
         // 3.1 and 3.1.1 write the same PUBLISH.
         let form = u32::from(super::is_expressive(self.version))
             | u32::from(self.qos.as_u8()) << 1
@@ -163,7 +161,7 @@ impl Form {
         if super::is_expressive(self.version) {
             self.write_properties(message, &mut writer);
         }
-        let properties = writer.finish().unwrap_or(Properties::EMPTY);
+        let properties = writer.finish()?;
         let Self { qos, retain, .. } = *self;
         write(&Publish {
             dup: false,

@@ -178,8 +178,6 @@ impl MqttSession {
         if self.state.received.is_empty() {
             self.state.received = crate::model::Set::default();
         }
-        // Before version 5 the acknowledgement is written without a reason, whatever it is.
-        let reason = if self.link.is_expressive() { reason } else { ReasonCode::Success };
         self.link.write_ack(PacketType::PubComp, ack.packet_id, reason);
         None
     }

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use super::in_flight::InFlight;
 use crate::model::{ClientId, GroupName, Identity, Map, MessageId, QoS, Reception, RequestId, Set, Target};
 
+/// Requests for which a session without any keeps memory.
+const KEPT: usize = 8;
+
 /// The state of one session.
 #[derive(Debug)]
 pub(super) struct SessionState {
@@ -58,7 +61,11 @@ impl SessionState {
             .outstanding
             .iter()
             .position(|outstanding| outstanding.request == request.0 && is_meant(&outstanding.pending))?;
-        self.outstanding.remove(at).map(|outstanding| outstanding.pending)
+        let pending = self.outstanding.remove(at).map(|outstanding| outstanding.pending);
+        if self.outstanding.is_empty() && self.outstanding.capacity() > KEPT {
+            self.outstanding = VecDeque::new();
+        }
+        pending
     }
 
     /// Whether a request with this packet identifier is unanswered [MQTT-2.2.1-3].

@@ -1,1 +1,293 @@
-//! Scripts.
+//! Scripts: packets in, answers of a hub in, and what comes out, in virtual time.
+
+mod connecting;
+mod delivering;
+mod malformed;
+mod publishing;
+mod subscribing;
+
+use std::num::NonZeroU16;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::MqttSession;
+use crate::model::{
+    ClientId, Command, Connected, Delivery, GroupName, Identity, Instant, Limits, Message, Mode, Origin,
+    Outgoing, QoS, ReceiptSlot, Reception, Refusal, Reply, RequestId, Settled,
+};
+use crate::mqtt::{
+    Ack, Connect, Packet, Properties, Property, PropertyWriter, Publish, ReasonCode, Subscribe,
+    SubscriptionOptions, TopicFilters, Unsubscribe, Version, decode, encode, frame_length,
+};
+use crate::session::SessionConfig;
+
+const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
+
+fn id(number: u16) -> NonZeroU16 {
+    NonZeroU16::new(number).unwrap()
+}
+
+fn config() -> SessionConfig {
+    SessionConfig { prefix: "sig".into(), limits: Arc::new(Limits::default()) }
+}
+
+fn config_with(change: impl FnOnce(&mut Limits)) -> SessionConfig {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    SessionConfig { limits: Arc::new(limits), ..config() }
+}
+
+fn properties<'a>(writer: &'a mut PropertyWriter, list: &[Property<'a>]) -> Properties<'a> {
+    writer.extend(list.iter().copied());
+    writer.finish().unwrap()
+}
+
+fn connect(version: Version, client_id: &str) -> Connect<'_> {
+    Connect {
+        version,
+        client_id,
+        clean_start: true,
+        keep_alive: 10,
+        username: None,
+        password: None,
+        will: None,
+        properties: Properties::EMPTY,
+    }
+}
+
+fn publish(qos: QoS, number: u16, topic: &str) -> Publish<'_> {
+    Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic,
+        packet_id: NonZeroU16::new(number),
+        properties: Properties::EMPTY,
+        payload: b"on",
+    }
+}
+
+fn bytes_of(packet: Packet<'_>, version: Version) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(&packet, version, &mut bytes).unwrap();
+    bytes
+}
+
+/// A packet in one line: its name, what matters of it, and its properties in braces.
+fn line(packet: &Packet<'_>) -> String {
+    let with = |text: String, properties: &Properties<'_>| {
+        let list: Vec<String> = properties
+            .iter()
+            .map(|property| match property {
+                Property::UserProperty(name, value) => format!("{name}={value}"),
+                Property::ReasonString(_) => "reason".to_owned(),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        if list.is_empty() { text } else { format!("{text} {{{}}}", list.join(", ")) }
+    };
+    let name = packet.packet_type().name();
+    let code = |reason: ReasonCode| format!("{:02x}", reason.as_u8());
+    match packet {
+        Packet::ConnAck(connack) => {
+            assert!(!connack.session_present);
+            with(format!("{name} {}", code(connack.reason)), &connack.properties)
+        }
+        Packet::Publish(publish) => {
+            let id = publish.packet_id.map(|id| format!(" #{id}")).unwrap_or_default();
+            let retain = if publish.retain { " retain" } else { "" };
+            let payload = String::from_utf8_lossy(publish.payload);
+            let text = format!("{name} q{}{id}{retain} {} {payload}", publish.qos.as_u8(), publish.topic);
+            with(text, &publish.properties)
+        }
+        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
+            with(format!("{name} {} {}", ack.packet_id, code(ack.reason)), &ack.properties)
+        }
+        Packet::SubAck(suback) => {
+            let codes: Vec<String> = suback.reasons.iter().map(code).collect();
+            with(format!("{name} {} {}", suback.packet_id, codes.join(" ")), &suback.properties)
+        }
+        Packet::UnsubAck(unsuback) => {
+            let codes: Vec<String> = unsuback.reasons.iter().map(code).collect();
+            format!("{name} {} {}", unsuback.packet_id, codes.join(" ")).trim_end().to_owned()
+        }
+        Packet::Disconnect(disconnect) => {
+            with(format!("{name} {}", code(disconnect.reason)), &disconnect.properties)
+        }
+        _ => name.to_owned(),
+    }
+}
+
+fn lines(mut bytes: &[u8], version: Version) -> Vec<String> {
+    let mut lines = Vec::new();
+    while !bytes.is_empty() {
+        let (frame, rest) = bytes.split_at(frame_length(bytes).unwrap().unwrap());
+        lines.push(line(&decode(frame, version).unwrap()));
+        bytes = rest;
+    }
+    lines
+}
+
+/// A client and a hub around one session.
+struct Script {
+    session: MqttSession,
+    version: Version,
+    now: Instant,
+}
+
+impl Script {
+    fn new(version: Version, config: SessionConfig) -> Self {
+        let now = Instant::from_millis(1000);
+        Self { session: MqttSession::new(Arc::new(config), now), version, now }
+    }
+
+    /// A client that is in.
+    fn connected(version: Version, client_id: &str) -> Self {
+        Self::connected_with(config(), &connect(version, client_id))
+    }
+
+    fn connected_with(config: SessionConfig, connect: &Connect<'_>) -> Self {
+        let mut script = Self::new(connect.version, config);
+        let commands = script.packet(Packet::Connect(*connect));
+        assert!(matches!(commands[..], [Command::Connect(_)]), "{commands:?}");
+        script.let_in(connect.client_id, false);
+        let out = script.output();
+        assert!(out.len() == 1 && out[0].starts_with("CONNACK 00"), "{out:?}");
+        script
+    }
+
+    /// A client that is in and gets its notices at QoS 0.
+    fn with_notices(version: Version) -> Self {
+        let mut script = Self::connected(version, "me");
+        assert!(script.subscribe(900, &[("sig/r/me", QoS::AtMostOnce)]).is_empty());
+        assert_eq!(script.output(), ["SUBACK 900 00"]);
+        script
+    }
+
+    fn let_in(&mut self, identity: &str, assigned: bool) {
+        let connected = Connected { identity: Identity::new(identity), assigned, session: 1 };
+        self.reply(Reply::Connected(connected));
+    }
+
+    fn bytes(&mut self, mut bytes: &[u8]) -> Vec<Command> {
+        let mut commands = Vec::new();
+        while let Some(command) = self.session.handle_bytes(&mut bytes, self.now) {
+            commands.push(command);
+        }
+        assert!(bytes.is_empty(), "input is used up or kept");
+        commands
+    }
+
+    fn packet(&mut self, packet: Packet<'_>) -> Vec<Command> {
+        let bytes = bytes_of(packet, self.version);
+        self.bytes(&bytes)
+    }
+
+    fn publish(&mut self, qos: QoS, number: u16, topic: &str) -> Vec<Command> {
+        self.packet(Packet::Publish(publish(qos, number, topic)))
+    }
+
+    fn subscribe(&mut self, number: u16, filters: &[(&str, QoS)]) -> Vec<Command> {
+        let filters: Vec<_> =
+            filters.iter().map(|(filter, qos)| (*filter, SubscriptionOptions::new(*qos))).collect();
+        self.packet(Packet::Subscribe(Subscribe {
+            packet_id: id(number),
+            properties: Properties::EMPTY,
+            subscriptions: filters.as_slice().into(),
+        }))
+    }
+
+    fn unsubscribe(&mut self, number: u16, filters: &[&str]) -> Vec<Command> {
+        self.packet(Packet::Unsubscribe(Unsubscribe {
+            packet_id: id(number),
+            properties: Properties::EMPTY,
+            filters: TopicFilters::from(filters),
+        }))
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        self.session.handle_reply(reply, self.now);
+    }
+
+    fn done(&mut self, request: u32) {
+        self.reply(Reply::Done(RequestId(request)));
+    }
+
+    fn refuse(&mut self, request: u32, refusal: Refusal) {
+        self.reply(Reply::Refused(RequestId(request), refusal));
+    }
+
+    fn deliver(&mut self, delivery: Delivery) -> Vec<String> {
+        let mut out = Vec::new();
+        self.session.handle_delivery(delivery, &mut out, self.now);
+        lines(&out, self.version)
+    }
+
+    fn output(&mut self) -> Vec<String> {
+        let mut out = Vec::new();
+        assert!(
+            self.session.has_output() || self.session.is_closing() || {
+                self.session.poll_transmit(&mut out, self.now);
+                out.is_empty()
+            }
+        );
+        self.session.poll_transmit(&mut out, self.now);
+        lines(&out, self.version)
+    }
+
+    fn settled(&mut self) -> Vec<Settled> {
+        std::iter::from_fn(|| self.session.poll_settled()).map(|(_, settled)| settled).collect()
+    }
+
+    fn after(&mut self, millis: u64) {
+        self.now = self.now + millis;
+        self.session.handle_time(self.now);
+    }
+}
+
+fn reception(qos: QoS) -> Reception {
+    Reception { qos, no_local: false, with_sender: false, retain_as_published: false, subscription: None }
+}
+
+fn slot() -> Option<ReceiptSlot> {
+    Some(ReceiptSlot { tracker: Default::default(), index: 3 })
+}
+
+fn delivery(message: Message, reception: Reception) -> Delivery {
+    Delivery { outgoing: Outgoing::new(Arc::new(message)), reception, observed: false, slot: slot() }
+}
+
+fn to_group(qos: QoS) -> Message {
+    Message {
+        origin: Origin::Signal {
+            sender: ClientId::new("boss").unwrap(),
+            group: GroupName::new("floor3"),
+            client: None,
+            mode: Mode::All,
+        },
+        payload: ::bytes::Bytes::from_static(b"on"),
+        properties: ::bytes::Bytes::new(),
+        qos,
+        deadline: None,
+        urgent: false,
+    }
+}
+
+fn to_topic(qos: QoS, retain: bool) -> Message {
+    let origin = Origin::Topic { topic: "a/b".into(), publisher: Identity::new("boss"), retain };
+    Message { origin, ..to_group(qos) }
+}
+
+fn ack(number: u16) -> Ack<'static> {
+    Ack::new(id(number), ReasonCode::Success)
+}
+
+fn shares(one: &Rc<Outgoing>, copies: usize) -> Vec<Delivery> {
+    let delivery = |_| Delivery {
+        outgoing: one.clone(),
+        reception: reception(QoS::AtLeastOnce),
+        observed: false,
+        slot: None,
+    };
+    (0..copies).map(delivery).collect()
+}

@@ -1,0 +1,288 @@
+//! A client of the compact framing, with as little of its own as can be.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+
+use bugle_core::model::{Mode, Reason};
+use bugle_protocol::{
+    Frame, Hello, Kind, MAX_BODY, NameKind, NameList, NameRef, Publish, RawFrame, Send, Target, VERSION,
+    WillFrame, auth, is_name, split,
+};
+
+use super::{Heard, Options, Outcome, Receipt, Received, SendSpec, Ticket, Will};
+
+pub struct Device {
+    id: String,
+    inline: bool,
+    acks: bool,
+    /// Numbered frames so far, and how many of them are acknowledged.
+    sent: u32,
+    acknowledged: u32,
+    refused: BTreeMap<u32, (Reason, u32)>,
+    /// Numbered frames of the gateway that aren't acknowledged.
+    unacknowledged: u32,
+    holding: bool,
+    /// Announced, by handle - 1.
+    announced: Vec<(NameKind, String)>,
+    names: BTreeMap<u16, String>,
+    /// Parts of receipts that have more coming.
+    parts: BTreeMap<u16, Receipt>,
+}
+
+/// Appends a frame.
+pub fn put(frame: &Frame<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + frame.encoded_len(), 0);
+    frame.encode(&mut out[start..]).unwrap();
+}
+
+/// A hello, with the will's bytes.
+pub fn hello(id: &str, options: &Options, out: &mut Vec<u8>) {
+    let mut will = Vec::new();
+    match &options.will {
+        Some(Will::Send(spec)) => with_send(spec, |name, _| NameRef::Inline(name), |send| put(&send, &mut will)),
+        Some(Will::Publish(topic, payload)) => {
+            let topic = NameRef::Inline(topic);
+            put(&Frame::Publish(Publish { topic, at_least_once: true, retain: false, payload }), &mut will);
+        }
+        None => {}
+    }
+    let will: Option<RawFrame<'_>> = split(&will, MAX_BODY).unwrap();
+    let hello = Hello {
+        version: VERSION,
+        keep_alive: options.keep_alive,
+        max_body: MAX_BODY as u16,
+        window: options.window,
+        names: if options.inline { 0 } else { 64 },
+        session_expiry: 0,
+        client_id: id,
+        resume: None,
+        will: will.map(|will| WillFrame::new(will.kind, will.body).unwrap()),
+    };
+    put(&Frame::Hello(hello), out);
+}
+
+/// The SEND for `spec`, with names as `refer` writes them.
+fn with_send<'a>(
+    spec: &'a SendSpec,
+    mut refer: impl FnMut(&'a str, NameKind) -> NameRef<'a>,
+    then: impl FnOnce(Frame<'_>),
+) {
+    let mut list = |list: &'a Option<Vec<String>>| {
+        list.as_ref().map(|list| list.iter().map(|id| refer(id, NameKind::Client)).collect::<Vec<_>>())
+    };
+    let (only, except) = (list(&spec.only), list(&spec.except));
+    let target = if spec.to_client {
+        Target::Client(refer(&spec.name, NameKind::Client))
+    } else {
+        let group = refer(&spec.name, NameKind::Group);
+        Target::Group { group, only: only.as_deref().map(NameList::new), except: except.as_deref().map(NameList::new) }
+    };
+    then(Frame::Send(Send {
+        target,
+        ttl: spec.ttl,
+        receipt: spec.receipt,
+        store: spec.store,
+        echo: spec.echo,
+        urgent: spec.urgent,
+        id: spec.id.as_deref(),
+        payload: &spec.payload,
+    }));
+}
+
+impl Device {
+    pub fn new(id: &str, options: Options, out: &mut Vec<u8>) -> Self {
+        hello(id, &options, out);
+        Self {
+            id: id.into(),
+            inline: options.inline,
+            acks: options.acks,
+            sent: 0,
+            acknowledged: 0,
+            refused: BTreeMap::new(),
+            unacknowledged: 0,
+            holding: false,
+            announced: Vec::new(),
+            names: BTreeMap::new(),
+            parts: BTreeMap::new(),
+        }
+    }
+
+    pub fn join(&mut self, group: &str, out: &mut Vec<u8>) -> Ticket {
+        let group = self.refer(group, NameKind::Group, out);
+        self.put_numbered(&Frame::Join { group }, out)
+    }
+
+    pub fn leave(&mut self, group: &str, out: &mut Vec<u8>) -> Ticket {
+        let group = self.refer(group, NameKind::Group, out);
+        self.put_numbered(&Frame::Leave { group }, out)
+    }
+
+    pub fn subscribe(&mut self, filter: &str, qos: u8, out: &mut Vec<u8>) -> Ticket {
+        self.put_numbered(&Frame::Subscribe { at_least_once: qos > 0, filter }, out)
+    }
+
+    pub fn unsubscribe(&mut self, filter: &str, out: &mut Vec<u8>) -> Ticket {
+        self.put_numbered(&Frame::Unsubscribe { filter }, out)
+    }
+
+    pub fn publish(&mut self, topic: &str, payload: &[u8], retain: bool, out: &mut Vec<u8>) -> Ticket {
+        let topic = self.refer(topic, NameKind::Topic, out);
+        self.put_numbered(&Frame::Publish(Publish { topic, at_least_once: true, retain, payload }), out)
+    }
+
+    pub fn send(&mut self, spec: &SendSpec, out: &mut Vec<u8>) -> Ticket {
+        let mut body = Vec::new();
+        with_send(spec, |name, kind| self.refer(name, kind, out), |send| put(&send, &mut body));
+        out.extend(body);
+        self.count()
+    }
+
+    pub fn ping(&mut self, out: &mut Vec<u8>) -> Ticket {
+        put(&Frame::Ping { token: Some(7) }, out);
+        Ticket(0)
+    }
+
+    pub fn bye(&mut self, out: &mut Vec<u8>) -> Ticket {
+        put(&Frame::Bye { reason: Reason::Normal, text: "" }, out);
+        Ticket(0)
+    }
+
+    pub fn ack_again(&mut self, out: &mut Vec<u8>) -> Ticket {
+        (self.acks, self.holding) = (true, false);
+        self.acknowledge(out);
+        Ticket(0)
+    }
+
+    /// A frame is accepted when it is acknowledged and wasn't refused before that.
+    pub fn outcome(&self, ticket: Ticket) -> Option<Outcome> {
+        (ticket.0 < self.acknowledged).then(|| match self.refused.get(&ticket.0) {
+            Some((reason, retry_after)) => Outcome::Refused(reason.name().into(), *retry_after),
+            None => Outcome::Accepted,
+        })
+    }
+
+    pub fn handle_bytes(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>, heard: &mut Heard, now: u64) {
+        let mut used = 0;
+        while let Some(raw) = split(&input[used..], MAX_BODY).unwrap() {
+            used += raw.length;
+            self.handle_frame(&raw, out, heard, now);
+        }
+        input.drain(..used);
+        if !self.holding {
+            self.acknowledge(out);
+        }
+    }
+
+    fn handle_frame(&mut self, raw: &RawFrame<'_>, out: &mut Vec<u8>, heard: &mut Heard, now: u64) {
+        assert!(raw.body.len() <= MAX_BODY && heard.end.is_none(), "nothing comes after BYE");
+        self.unacknowledged += u32::from(raw.kind.is_numbered());
+        let name = |name: NameRef<'_>, names: &BTreeMap<u16, String>| match name {
+            NameRef::Handle(handle) => names.get(&handle.get()).expect("announced before it is used").clone(),
+            NameRef::Inline(text) => text.to_owned(),
+        };
+        match raw.decode().unwrap() {
+            Frame::Welcome(_) => heard.connected = true,
+            Frame::Challenge { nonce } => {
+                let proof = auth::proof(self.id.as_bytes(), nonce, &self.id);
+                put(&Frame::Proof { proof: &proof }, out);
+            }
+            Frame::Bye { reason, .. } => heard.end = Some(reason.name().into()),
+            Frame::Ping { token } => put(&Frame::Pong { clock: token.map(|token| (token, 0)) }, out),
+            Frame::Pong { .. } => heard.pongs += 1,
+            Frame::Ack { frames } => {
+                self.acknowledged += frames;
+                assert!(self.acknowledged <= self.sent, "no more is acknowledged than was sent");
+            }
+            Frame::Name { handle, name, .. } => drop(self.names.insert(handle, name.to_owned())),
+            Frame::Refused { number, reason, retry_after, .. } => {
+                // The latest of the numbers with these bits.
+                let back = (self.sent.wrapping_sub(1) as u16).wrapping_sub(number);
+                let number = self.sent.wrapping_sub(1).wrapping_sub(u32::from(back));
+                assert!(number >= self.acknowledged, "a refusal comes before its acknowledgement");
+                self.refused.insert(number, (reason, retry_after));
+                heard.log.push(format!("REFUSED {reason}"));
+            }
+            Frame::Receipt(receipt) => {
+                let whole = self.parts.entry(receipt.number).or_default();
+                whole.ticket = receipt.number.into();
+                for entry in receipt.entries.iter() {
+                    let client = name(entry.client, &self.names);
+                    let twice = whole.each.insert(client, entry.status.name().into());
+                    assert_eq!(twice, None, "a recipient has one status");
+                }
+                for &status in bugle_core::model::Status::ALL {
+                    if receipt.counts.count(status) > 0 {
+                        whole.counts.insert(status.name().into(), receipt.counts.count(status));
+                    }
+                }
+                if !receipt.more {
+                    heard.receipts.extend(self.parts.remove(&receipt.number));
+                }
+            }
+            Frame::Delivery(delivery) => {
+                self.holding |= !self.acks;
+                let ttl = delivery.deadline.map(|deadline| u64::from(deadline.wrapping_sub(now as u32)));
+                let group = delivery.group.map(|group| name(group, &self.names));
+                assert_eq!(group.is_none(), delivery.mode == Mode::One);
+                heard.received.push(Received {
+                    group,
+                    topic: None,
+                    sender: name(delivery.sender, &self.names),
+                    mode: Some(delivery.mode.key().into()),
+                    ttl,
+                    payload: delivery.payload.into(),
+                });
+            }
+            Frame::Message(message) => {
+                self.holding |= !self.acks;
+                heard.received.push(Received {
+                    group: None,
+                    topic: Some(name(message.topic, &self.names)),
+                    sender: String::new(),
+                    mode: None,
+                    ttl: None,
+                    payload: message.payload.into(),
+                });
+            }
+            other => panic!("{:?} isn't for a device", other.kind()),
+        }
+        match raw.kind {
+            Kind::REFUSED | Kind::ACK => {}
+            kind => heard.log.push(format!("{kind:?}")),
+        }
+    }
+
+    /// The name or, if it is a good one and handles are used, its handle, announced before.
+    fn refer<'a>(&mut self, name: &'a str, kind: NameKind, out: &mut Vec<u8>) -> NameRef<'a> {
+        let known = self.announced.iter().position(|(has, text)| *has == kind && text == name);
+        let good = kind == NameKind::Topic || is_name(name);
+        let index = match known {
+            Some(index) => index,
+            None if self.inline || !good || self.announced.len() == 256 => return NameRef::Inline(name),
+            None => {
+                self.announced.push((kind, name.into()));
+                let handle = self.announced.len() as u16;
+                self.put_numbered(&Frame::Name { handle, kind, name }, out);
+                self.announced.len() - 1
+            }
+        };
+        NameRef::Handle(NonZeroU16::new(index as u16 + 1).unwrap())
+    }
+
+    fn put_numbered(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Ticket {
+        put(frame, out);
+        self.count()
+    }
+
+    fn count(&mut self) -> Ticket {
+        self.sent += 1;
+        Ticket(self.sent - 1)
+    }
+
+    fn acknowledge(&mut self, out: &mut Vec<u8>) {
+        if self.unacknowledged > 0 {
+            put(&Frame::Ack { frames: std::mem::take(&mut self.unacknowledged) }, out);
+        }
+    }
+}

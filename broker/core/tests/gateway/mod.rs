@@ -1,0 +1,645 @@
+//! A whole gateway in one thread: its shards, the queues between them, its clients and the clock. Nothing
+//! waits, nothing is random but by the seed, and time passes only in [`Gateway::advance`].
+//!
+//! Clients of all protocols have one face. A [`Who`] is asked for something by a method of the gateway; the
+//! methods called `start_*` only write bytes, the others go on until everything is quiet.
+
+mod device;
+mod mqtt;
+mod send_spec;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bugle_core::hub::{ConnectionKey, Credentials, PeerMessage, Shard, ShardConfig, Transmit, owner};
+use bugle_core::model::{Instant, Limits, Reason};
+use bugle_core::rules::{Rules, RulesSource};
+use bugle_core::session::{FirstPacket, Protocol, first_packet};
+pub use send_spec::SendSpec;
+
+/// What the gateway is made of.
+#[derive(Clone)]
+pub struct Setup {
+    pub shards: u16,
+    /// The order in which bytes and messages between shards move: none is a steady one.
+    pub seed: Option<u64>,
+    pub limits: Limits,
+    pub rules: Rules,
+    pub secrets: Vec<(String, Vec<u8>)>,
+}
+
+impl Setup {
+    pub fn new(shards: u16, seed: Option<u64>) -> Self {
+        Self { shards, seed, limits: Limits::default(), rules: Rules::open(), secrets: Vec::new() }
+    }
+}
+
+/// Rules from the JSON that has the shape of the configuration.
+pub fn rules(json: &str) -> Rules {
+    let source: RulesSource = serde_json::from_str(json).unwrap();
+    Rules::compile(&source).unwrap()
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Device,
+    Mqtt4,
+    Mqtt5,
+}
+
+impl Kind {
+    pub fn is_mqtt(self) -> bool {
+        self != Self::Device
+    }
+}
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Names and options stand where they are used: no handles, no user properties.
+    pub inline: bool,
+    /// Deliveries are acknowledged as they come.
+    pub acks: bool,
+    /// Deliveries at a time.
+    pub window: u16,
+    /// Seconds; 0 is none.
+    pub keep_alive: u16,
+    /// MQTT clients subscribe to their inbox.
+    pub inbox: bool,
+    /// The QoS of an MQTT client's subscriptions to signals.
+    pub qos: u8,
+    /// MQTT 5's No Local for them.
+    pub no_local: bool,
+    /// What is left behind.
+    pub will: Option<Will>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let (inbox, acks) = (true, true);
+        Self { inline: false, acks, window: 64, keep_alive: 0, inbox, qos: 1, no_local: false, will: None }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Will {
+    Send(SendSpec),
+    Publish(String, Vec<u8>),
+}
+
+/// One connection of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Who(usize);
+
+/// One request of a client, by its number or packet identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u32);
+
+/// What a client was told of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Accepted,
+    /// The code's name, and after how many milliseconds to try again, 0 where that isn't said.
+    Refused(String, u32),
+}
+
+impl Outcome {
+    /// `ACCEPTED`, or the code.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Accepted => "ACCEPTED",
+            Self::Refused(code, _) => code,
+        }
+    }
+}
+
+/// What a client got.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Received {
+    /// Where it came: a group, `None` for the own inbox.
+    pub group: Option<String>,
+    /// A plain topic; for an observer of others' inboxes, that too.
+    pub topic: Option<String>,
+    /// Empty where the protocol doesn't say it.
+    pub sender: String,
+    /// Likewise.
+    pub mode: Option<String>,
+    /// What is left of the time to live, in milliseconds.
+    pub ttl: Option<u64>,
+    pub payload: Vec<u8>,
+}
+
+impl Received {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.payload).into_owned()
+    }
+}
+
+/// What a sender was told of its recipients. Statuses by their names in capitals.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    pub ticket: u32,
+    /// The message id, in MQTT.
+    pub id: Option<String>,
+    pub counts: BTreeMap<String, u32>,
+    pub each: BTreeMap<String, String>,
+}
+
+impl Receipt {
+    /// `lamp-1=DELIVERED lamp-2=OFFLINE`.
+    pub fn line(&self) -> String {
+        let pairs: Vec<_> = self.each.iter().map(|(id, status)| format!("{id}={status}")).collect();
+        pairs.join(" ")
+    }
+
+    /// `DELIVERED 1, OFFLINE 1`, in the order of names.
+    pub fn counts(&self) -> String {
+        let pairs: Vec<_> = self.counts.iter().map(|(status, count)| format!("{status} {count}")).collect();
+        pairs.join(", ")
+    }
+}
+
+/// What a client has heard.
+#[derive(Debug, Default)]
+pub struct Heard {
+    received: Vec<Received>,
+    receipts: Vec<Receipt>,
+    pongs: usize,
+    /// The connection is let in.
+    connected: bool,
+    /// Why the gateway ended it, as far as the protocol can say.
+    end: Option<String>,
+    /// Every frame or packet in a few words.
+    log: Vec<String>,
+}
+
+enum Speaker {
+    Device(device::Device),
+    Mqtt(mqtt::Mqtt),
+    /// Only listens.
+    Nobody,
+}
+
+struct Client {
+    speaker: Speaker,
+    heard: Heard,
+    shard: usize,
+    key: ConnectionKey,
+    /// Written by the client, not yet read by the gateway.
+    to_gateway: VecDeque<u8>,
+    /// Read by the client, not yet a whole frame.
+    from_gateway: Vec<u8>,
+    /// It takes what is written to it; else that stays in its mailbox.
+    reads: bool,
+    open: bool,
+    /// The gateway wants its bytes, as far as it has said.
+    wanted: bool,
+    /// The gateway may have something to write.
+    writable: bool,
+}
+
+/// The gateway and its clients.
+pub struct Gateway {
+    pub shards: Vec<Shard>,
+    now: Instant,
+    limits: Limits,
+    random: Option<Random>,
+    clients: Vec<Client>,
+    by_key: HashMap<(usize, ConnectionKey), usize>,
+    /// What lies between shards, by sender and receiver.
+    wires: BTreeMap<(u16, u16), VecDeque<PeerMessage>>,
+    held: bool,
+}
+
+/// What may happen next.
+#[derive(Clone, Copy)]
+enum Step {
+    Read(usize),
+    Write(usize),
+    Peer(u16, u16),
+}
+
+impl Gateway {
+    pub fn new(setup: &Setup) -> Self {
+        let limits = Arc::new(setup.limits.clone());
+        let rules = Arc::new(setup.rules.clone());
+        let credentials = Arc::new(Credentials::new(setup.secrets.clone()));
+        let shards = (0..setup.shards).map(|index| {
+            let mut random = Random(setup.seed.unwrap_or(0) ^ u64::from(index) << 32);
+            let config = ShardConfig {
+                index,
+                shards: setup.shards,
+                limits: limits.clone(),
+                prefix: "sig".into(),
+                rules: rules.clone(),
+                credentials: credentials.clone(),
+            };
+            Shard::new(config, Box::new(move |bytes| bytes.fill_with(|| random.next() as u8)))
+        });
+        Self {
+            shards: shards.collect(),
+            now: Instant::from_millis(1000),
+            limits: setup.limits.clone(),
+            random: setup.seed.map(Random),
+            clients: Vec::new(),
+            by_key: HashMap::new(),
+            wires: BTreeMap::new(),
+            held: false,
+        }
+    }
+
+    // -- connecting ---------------------------------------------------------------------------------------
+
+    /// Lets a client in; MQTT clients subscribe to their notices and, by the options, to their inbox.
+    pub fn connect(&mut self, kind: Kind, id: &str, options: Options) -> Who {
+        let who = self.try_connect(kind, id, options).unwrap_or_else(|why| panic!("{id} isn't let in: {why}"));
+        if let Speaker::Mqtt(_) = self.clients[who.0].speaker {
+            self.ask(who, |mqtt, out| mqtt.subscribe_own(out));
+        }
+        who
+    }
+
+    /// Tries to connect; the error is why not.
+    pub fn try_connect(&mut self, kind: Kind, id: &str, options: Options) -> Result<Who, String> {
+        let mut out = Vec::new();
+        let speaker = match kind {
+            Kind::Device => Speaker::Device(device::Device::new(id, options, &mut out)),
+            Kind::Mqtt4 | Kind::Mqtt5 => Speaker::Mqtt(mqtt::Mqtt::new(kind, id, options, &mut out)),
+        };
+        let who = self.open(speaker, &out);
+        self.pump();
+        let heard = &self.clients[who.0].heard;
+        if heard.connected { Ok(who) } else { Err(heard.end.clone().unwrap_or_default()) }
+    }
+
+    /// A connection that begins with these bytes, and a client that only listens.
+    pub fn raw(&mut self, bytes: &[u8]) -> Who {
+        let who = self.open(Speaker::Nobody, bytes);
+        self.pump();
+        who
+    }
+
+    /// Hands the connection to the shard that owns the client, as the process does.
+    fn open(&mut self, speaker: Speaker, bytes: &[u8]) -> Who {
+        let protocol = |first| if first == bugle_protocol::FIRST_BYTE { Protocol::Device } else { Protocol::Mqtt };
+        let (protocol, id) = match first_packet(bytes, &self.limits) {
+            FirstPacket::Client { protocol, client_id } => (protocol, client_id),
+            FirstPacket::Partial | FirstPacket::Unknown => (protocol(bytes[0]), None),
+        };
+        let shard = usize::from(id.map_or(0, |id| owner(&id, self.shards.len() as u16)));
+        let key = self.shards[shard].open(protocol, self.now);
+        let who = self.clients.len();
+        self.by_key.insert((shard, key), who);
+        self.clients.push(Client {
+            speaker,
+            heard: Heard::default(),
+            shard,
+            key,
+            to_gateway: bytes.iter().copied().collect(),
+            from_gateway: Vec::new(),
+            reads: true,
+            open: true,
+            wanted: true,
+            writable: false,
+        });
+        Who(who)
+    }
+
+    // -- what clients do ----------------------------------------------------------------------------------
+
+    pub fn write(&mut self, who: Who, bytes: &[u8]) {
+        self.start_write(who, bytes);
+        self.pump();
+    }
+
+    pub fn start_write(&mut self, who: Who, bytes: &[u8]) {
+        self.clients[who.0].to_gateway.extend(bytes);
+    }
+
+    pub fn join(&mut self, who: Who, group: &str) -> Outcome {
+        let ticket = self.start_join(who, group);
+        self.finish(who, ticket)
+    }
+
+    pub fn start_join(&mut self, who: Who, group: &str) -> Ticket {
+        self.either(who, |device, out| device.join(group, out), |mqtt, out| mqtt.join(group, out))
+    }
+
+    pub fn leave(&mut self, who: Who, group: &str) -> Outcome {
+        let ticket = self.start_leave(who, group);
+        self.finish(who, ticket)
+    }
+
+    pub fn start_leave(&mut self, who: Who, group: &str) -> Ticket {
+        self.either(who, |device, out| device.leave(group, out), |mqtt, out| mqtt.leave(group, out))
+    }
+
+    /// Subscribes to a topic filter as it stands.
+    pub fn subscribe(&mut self, who: Who, filter: &str, qos: u8) -> Outcome {
+        let ticket = self.either(
+            who,
+            |device, out| device.subscribe(filter, qos, out),
+            |mqtt, out| mqtt.subscribe(filter, qos, out),
+        );
+        self.finish(who, ticket)
+    }
+
+    pub fn unsubscribe(&mut self, who: Who, filter: &str) -> Outcome {
+        let ticket = self.either(
+            who,
+            |device, out| device.unsubscribe(filter, out),
+            |mqtt, out| mqtt.unsubscribe(filter, out),
+        );
+        self.finish(who, ticket)
+    }
+
+    /// Publishes to a topic as it stands.
+    pub fn publish(&mut self, who: Who, topic: &str, payload: &[u8], retain: bool) -> Outcome {
+        let ticket = self.either(
+            who,
+            |device, out| device.publish(topic, payload, retain, out),
+            |mqtt, out| mqtt.publish(topic, payload, retain, out),
+        );
+        self.finish(who, ticket)
+    }
+
+    /// Sends, and gives what the sender hears of it.
+    pub fn send(&mut self, who: Who, spec: &SendSpec) -> Outcome {
+        let ticket = self.start_send(who, spec);
+        self.finish(who, ticket)
+    }
+
+    pub fn start_send(&mut self, who: Who, spec: &SendSpec) -> Ticket {
+        self.either(who, |device, out| device.send(spec, out), |mqtt, out| mqtt.send(spec, out))
+    }
+
+    /// Pings, and says whether that was answered at once.
+    pub fn ping(&mut self, who: Who) -> bool {
+        let before = self.clients[who.0].heard.pongs;
+        self.either(who, |device, out| device.ping(out), |mqtt, out| mqtt.ping(out));
+        self.pump();
+        self.clients[who.0].heard.pongs > before
+    }
+
+    /// Ends the connection as the protocol wants it.
+    pub fn goodbye(&mut self, who: Who) {
+        self.either(who, |device, out| device.bye(out), |mqtt, out| mqtt.disconnect(out));
+        self.pump();
+        assert!(!self.is_open(who), "closed after a goodbye");
+    }
+
+    /// The connection is lost.
+    pub fn lose(&mut self, who: Who) {
+        self.cut(who.0);
+        self.pump();
+    }
+
+    /// What is written to the client stays in its mailbox.
+    pub fn stop_reading(&mut self, who: Who) {
+        self.clients[who.0].reads = false;
+    }
+
+    pub fn read_again(&mut self, who: Who) {
+        self.clients[who.0].reads = true;
+        self.pump();
+    }
+
+    /// Acknowledges what was held back, and what comes.
+    pub fn ack_again(&mut self, who: Who) {
+        self.either(who, |device, out| device.ack_again(out), |mqtt, out| mqtt.ack_again(out));
+        self.pump();
+    }
+
+    /// Messages between shards stay where they are, or go on.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+        self.pump();
+    }
+
+    // -- what clients have heard --------------------------------------------------------------------------
+
+    /// The outcome of a request, if it is there.
+    pub fn outcome(&self, who: Who, ticket: Ticket) -> Option<Outcome> {
+        match &self.clients[who.0].speaker {
+            Speaker::Device(device) => device.outcome(ticket),
+            Speaker::Mqtt(mqtt) => mqtt.outcome(ticket),
+            Speaker::Nobody => None,
+        }
+    }
+
+    /// Takes what the client got.
+    pub fn received(&mut self, who: Who) -> Vec<Received> {
+        std::mem::take(&mut self.clients[who.0].heard.received)
+    }
+
+    /// The payloads of it, as text.
+    pub fn texts(&mut self, who: Who) -> Vec<String> {
+        self.received(who).iter().map(Received::text).collect()
+    }
+
+    /// Takes the receipts that the client got.
+    pub fn receipts(&mut self, who: Who) -> Vec<Receipt> {
+        std::mem::take(&mut self.clients[who.0].heard.receipts)
+    }
+
+    /// The only receipt that the client got.
+    #[track_caller]
+    pub fn receipt(&mut self, who: Who) -> Receipt {
+        let receipts = self.receipts(who);
+        assert_eq!(receipts.len(), 1, "receipts: {receipts:?}");
+        receipts.into_iter().next().unwrap_or_default()
+    }
+
+    pub fn log(&self, who: Who) -> &[String] {
+        &self.clients[who.0].heard.log
+    }
+
+    /// Why the gateway ended the connection, in Bugle's names; empty where the protocol can't say it.
+    pub fn end(&self, who: Who) -> Option<&str> {
+        self.clients[who.0].heard.end.as_deref()
+    }
+
+    pub fn is_open(&self, who: Who) -> bool {
+        self.clients[who.0].open
+    }
+
+    /// Refusals for `reason`, on all shards.
+    pub fn refused(&self, reason: Reason) -> u64 {
+        self.shards.iter().map(|shard| shard.counters().refused(reason)).sum()
+    }
+
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    // -- the machine --------------------------------------------------------------------------------------
+
+    /// Lets `millis` pass, with everything that falls due on the way.
+    pub fn advance(&mut self, millis: u64) {
+        let end = self.now + millis;
+        for turn in 0.. {
+            assert!(turn < 1_000_000, "a deadline never goes away");
+            self.pump();
+            let Some(due) = self.shards.iter().filter_map(Shard::deadline).min().filter(|&due| due <= end)
+            else {
+                break;
+            };
+            self.now = self.now.max(due);
+            for shard in &mut self.shards {
+                if shard.deadline().is_some_and(|due| due <= self.now) {
+                    shard.handle_time(self.now);
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    /// Moves bytes and messages until nothing moves any more.
+    pub fn pump(&mut self) {
+        loop {
+            self.collect();
+            match self.next_step() {
+                None => return,
+                Some(Step::Read(client)) => self.read(client),
+                Some(Step::Write(client)) => self.transmit(client),
+                Some(Step::Peer(from, to)) => {
+                    if let Some(message) = self.wires.get_mut(&(from, to)).and_then(VecDeque::pop_front) {
+                        self.shards[usize::from(to)].handle_peer(from, message, self.now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks the shards what they have to say.
+    fn collect(&mut self) {
+        for (index, shard) in self.shards.iter_mut().enumerate() {
+            while !self.held
+                && let Some((peer, message)) = shard.poll_peer()
+            {
+                self.wires.entry((index as u16, peer)).or_default().push_back(message);
+            }
+            while let Some(key) = shard.poll_dirty() {
+                let Some(&client) = self.by_key.get(&(index, key)) else { continue };
+                self.clients[client].writable = true;
+                self.clients[client].wanted = shard.wants_bytes(key);
+            }
+        }
+    }
+
+    /// The first thing that may happen or, in a random order of things, any of them.
+    fn next_step(&mut self) -> Option<Step> {
+        if self.random.is_none() {
+            return self.steps().next();
+        }
+        let all: Vec<_> = self.steps().collect();
+        self.random.as_mut()?.pick(&all).copied()
+    }
+
+    fn steps(&self) -> impl Iterator<Item = Step> {
+        let clients = self.clients.iter().enumerate().filter(|(_, client)| client.open);
+        let of_client = |(index, client): (usize, &Client)| {
+            let read = (client.wanted && !client.to_gateway.is_empty()).then_some(Step::Read(index));
+            read.into_iter().chain((client.writable && client.reads).then_some(Step::Write(index)))
+        };
+        let peers = self.wires.iter().filter(|(_, wire)| !wire.is_empty());
+        peers.map(|(&(from, to), _)| Step::Peer(from, to)).chain(clients.flat_map(of_client))
+    }
+
+    /// The gateway reads from a client: all there is or, in a random order of things, a part of it.
+    fn read(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let there = client.to_gateway.len();
+        let length = self.random.as_mut().map_or(there, |random| random.below(there) + 1);
+        let bytes: Vec<u8> = client.to_gateway.drain(..length).collect();
+        let shard = &mut self.shards[client.shard];
+        shard.handle_bytes(client.key, &bytes, self.now);
+        client.wanted = shard.wants_bytes(client.key);
+    }
+
+    /// The gateway writes to a client.
+    fn transmit(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let mut written = Vec::new();
+        let shard = &mut self.shards[client.shard];
+        let transmit = shard.poll_transmit(client.key, &mut written, 16 * 1024, self.now);
+        client.writable = transmit == Transmit::More;
+        client.from_gateway.append(&mut written);
+        let (mut out, input, now) = (Vec::new(), &mut client.from_gateway, self.now.as_millis());
+        match &mut client.speaker {
+            Speaker::Device(device) => device.handle_bytes(input, &mut out, &mut client.heard, now),
+            Speaker::Mqtt(mqtt) => mqtt.handle_bytes(input, &mut out, &mut client.heard),
+            Speaker::Nobody => {}
+        }
+        client.to_gateway.extend(out);
+        if transmit == Transmit::Close {
+            if client.heard.end.is_none() {
+                client.heard.end = Some(String::new());
+            }
+            self.cut(index);
+        }
+    }
+
+    fn cut(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        if std::mem::take(&mut client.open) {
+            self.by_key.remove(&(client.shard, client.key));
+            self.shards[client.shard].handle_closed(client.key, self.now);
+        }
+    }
+
+    /// What a listener got that was never taken apart.
+    pub fn bytes(&self, who: Who) -> &[u8] {
+        &self.clients[who.0].from_gateway
+    }
+
+    fn either(
+        &mut self,
+        who: Who,
+        device_does: impl FnOnce(&mut device::Device, &mut Vec<u8>) -> Ticket,
+        mqtt_does: impl FnOnce(&mut mqtt::Mqtt, &mut Vec<u8>) -> Ticket,
+    ) -> Ticket {
+        let client = &mut self.clients[who.0];
+        let mut out = Vec::new();
+        let ticket = match &mut client.speaker {
+            Speaker::Device(device) => device_does(device, &mut out),
+            Speaker::Mqtt(mqtt) => mqtt_does(mqtt, &mut out),
+            Speaker::Nobody => panic!("a listener does nothing"),
+        };
+        client.to_gateway.extend(out);
+        ticket
+    }
+
+    fn ask(&mut self, who: Who, does: impl FnOnce(&mut mqtt::Mqtt, &mut Vec<u8>) -> Ticket) {
+        let ticket = self.either(who, |_, _| Ticket(0), does);
+        assert_eq!(self.finish(who, ticket), Outcome::Accepted, "the own topics");
+    }
+
+    #[track_caller]
+    fn finish(&mut self, who: Who, ticket: Ticket) -> Outcome {
+        self.pump();
+        self.outcome(who, ticket).unwrap_or_else(|| panic!("no answer to {who:?}: {:?}", self.log(who)))
+    }
+}
+
+/// SplitMix64.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ z >> 31
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    pub fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
+        all.get(self.below(all.len()))
+    }
+}
