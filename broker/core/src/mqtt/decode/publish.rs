@@ -23,6 +23,7 @@ pub(super) fn publish<'a>(
     let packet_id = if qos == QoS::AtMostOnce { None } else { Some(reader.packet_id()?) };
     let properties = properties(PacketType::Publish, &mut reader, version)?;
     check_topic(topic, &properties)?;
+    let dup = dup && qos != QoS::AtMostOnce;
     Ok(Publish { dup, qos, retain, topic, packet_id, properties, payload: reader.rest() })
 }
 
