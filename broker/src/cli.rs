@@ -1,0 +1,175 @@
+//! The command line. Its values are checked further where they are used: [`crate::config`] for `serve`.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+
+/// Where `send` and `watch` look for the gateway.
+const SERVER: &str = "127.0.0.1:1883";
+
+/// Bugle: an IoT signalling gateway.
+///
+/// Without a command it serves, with the defaults.
+#[derive(Debug, Parser)]
+#[command(name = "bugle", version, arg_required_else_help = false)]
+pub struct Arguments {
+    /// What to log to stderr: a level, or a filter as `bugle=debug`.
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway.
+    Serve(ServeOptions),
+    /// Send a signal, and tell what became of it.
+    ///
+    /// Exit code: 0 accepted, 1 refused, 2 bad usage, 3 no connection.
+    Send(SendOptions),
+    /// Join groups and print what comes in.
+    ///
+    /// Exit code: 0 done, 1 refused, 2 bad usage, 3 no connection.
+    Watch(WatchOptions),
+    /// Show the four modes and the refusals, on a gateway of its own.
+    Demo,
+}
+
+impl Default for Command {
+    fn default() -> Self {
+        Self::Serve(ServeOptions::default())
+    }
+}
+
+/// How to serve. What is given here replaces what the file says.
+#[derive(Debug, Default, Args)]
+pub struct ServeOptions {
+    /// Where MQTT clients and devices connect; may be repeated [default: 127.0.0.1:1883].
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// Where health and metrics are; `none` turns them off [default: 127.0.0.1:8088].
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where what must last is kept; made if it isn't there.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// How many threads share the clients [default: one per core].
+    #[arg(long, value_name = "N")]
+    pub shards: Option<u16>,
+    /// Print the configuration that holds, without secrets, and end.
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// How to reach the gateway, and as whom.
+#[derive(Debug, Args)]
+pub struct ConnectOptions {
+    /// The gateway.
+    #[arg(long, value_name = "ADDR", default_value = SERVER)]
+    pub server: String,
+    /// The own client id [default: the command's name and the process id].
+    #[arg(long = "as", value_name = "CLIENT_ID")]
+    pub client_id: Option<String>,
+    /// A file with the secret of that client id; the end of the line is not part of it.
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+}
+
+/// What to send, and to whom.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("recipient").required(true).args(["group", "to"])))]
+pub struct SendOptions {
+    /// To the members of this group.
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// Only to these of them, separated by commas.
+    #[arg(long, value_name = "IDS", requires = "group")]
+    pub only: Option<String>,
+    /// To all of them but these, separated by commas.
+    #[arg(long, value_name = "IDS", requires = "group")]
+    pub except: Option<String>,
+    /// To this client.
+    #[arg(long, value_name = "CLIENT_ID")]
+    pub to: Option<String>,
+    /// Milliseconds after which it is no longer delivered.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub ttl: Option<u32>,
+    /// What to hear of the recipients.
+    #[arg(long, value_enum, default_value_t = ReceiptChoice::Summary)]
+    pub receipt: ReceiptChoice,
+    /// Overtake what isn't urgent.
+    #[arg(long)]
+    pub urgent: bool,
+    /// Deliver it to the sender too, if it is a member.
+    #[arg(long)]
+    pub echo: bool,
+    /// Keep it for recipients that are offline.
+    #[arg(long)]
+    pub store: bool,
+    /// An id under which the gateway accepts it once.
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The gateway.
+    #[command(flatten)]
+    pub connect: ConnectOptions,
+    /// The message; read from stdin if it isn't given.
+    pub payload: Option<String>,
+}
+
+/// What the sender wants to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReceiptChoice {
+    /// Only that it was accepted.
+    None,
+    /// How many recipients ended how.
+    Summary,
+    /// Each recipient by name.
+    Each,
+}
+
+/// What to watch.
+#[derive(Debug, Args)]
+pub struct WatchOptions {
+    /// A group to join; may be repeated.
+    #[arg(long = "group", value_name = "GROUP")]
+    pub groups: Vec<String>,
+    /// A plain topic filter to subscribe to; may be repeated.
+    #[arg(long = "topic", value_name = "FILTER")]
+    pub topics: Vec<String>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// End after this many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// The gateway.
+    #[command(flatten)]
+    pub connect: ConnectOptions,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_command_it_serves() {
+        let arguments = Arguments::parse_from(["bugle"]);
+        assert!(matches!(arguments.command.unwrap_or_default(), Command::Serve(_)));
+    }
+}

@@ -1,0 +1,368 @@
+//! What the operator decides: a TOML file and the command line, checked and turned into types before anything
+//! starts. Unknown keys are refused with the nearest known one; nothing is accepted and then ignored.
+
+use std::collections::HashSet;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bugle_core::hub::Credentials;
+use bugle_core::model::Limits;
+use bugle_core::rules::{Rules, RulesSource};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::ServeOptions;
+use crate::limits::LimitsSection;
+
+/// Where clients connect unless told otherwise.
+const LISTEN: &str = "127.0.0.1:1883";
+/// Where health and metrics are unless told otherwise.
+const ADMIN: &str = "127.0.0.1:8088";
+/// Turns the admin listener off.
+const NO_ADMIN: &str = "none";
+/// More shards than that can't be meant.
+const MAX_SHARDS: u16 = 1024;
+/// Longest secret, in bytes.
+const MAX_SECRET: usize = 1024;
+
+/// A checked configuration.
+#[derive(Clone)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Vec<SocketAddr>,
+    /// Where health and metrics are, if anywhere.
+    pub admin: Option<SocketAddr>,
+    /// How many shards.
+    pub shards: u16,
+    /// Where what must last will be kept.
+    pub data_dir: Option<PathBuf>,
+    /// The first level of the signalling topics.
+    pub prefix: Arc<str>,
+    /// Bounds.
+    pub limits: Arc<Limits>,
+    /// Who may do what.
+    pub rules: Arc<Rules>,
+    /// Who may come in.
+    pub credentials: Arc<Credentials>,
+}
+
+/// Why a configuration isn't one: the operator's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file isn't what it should be.
+    #[error("{path}: {message}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and why, and what may have been meant.
+        message: String,
+    },
+    /// A value can't be used.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// The configuration as it stands in a file, or is printed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+struct ConfigFile {
+    listen: Vec<String>,
+    admin: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shards: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_dir: Option<PathBuf>,
+    prefix: String,
+    allow_anonymous: bool,
+    limits: LimitsSection,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rules_default: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    credential: Vec<CredentialSection>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rule: Vec<toml::Table>,
+}
+
+/// One client id or user, and its secret.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct CredentialSection {
+    id: String,
+    secret: String,
+}
+
+impl Default for ConfigFile {
+    fn default() -> Self {
+        Self {
+            listen: vec![LISTEN.to_owned()],
+            admin: ADMIN.to_owned(),
+            shards: None,
+            data_dir: None,
+            prefix: "sig".to_owned(),
+            allow_anonymous: false,
+            limits: LimitsSection::default(),
+            rules_default: None,
+            credential: Vec::new(),
+            rule: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// The configuration of a `serve`: the file, with what the command line says in its place.
+    pub fn load(options: &ServeOptions) -> Result<Self, ConfigError> {
+        read(options)?.checked()
+    }
+
+    /// The configuration as a file would have it, without secrets.
+    pub fn print(options: &ServeOptions) -> Result<String, ConfigError> {
+        let mut file = read(options)?;
+        file.checked()?;
+        file.shards = Some(file.shards());
+        for credential in &mut file.credential {
+            "(hidden)".clone_into(&mut credential.secret);
+        }
+        toml::to_string(&file).map_err(|error| ConfigError::Invalid(error.to_string()))
+    }
+
+    /// For a gateway within another program, on a free port, with nothing outside of it.
+    pub fn private(shards: u16) -> Result<Self, ConfigError> {
+        let listen = vec!["127.0.0.1:0".to_owned()];
+        let admin = NO_ADMIN.to_owned();
+        ConfigFile { listen, admin, shards: Some(shards), ..ConfigFile::default() }.checked()
+    }
+}
+
+fn read(options: &ServeOptions) -> Result<ConfigFile, ConfigError> {
+    let mut file = match &options.config {
+        None => ConfigFile::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+            parse(&text).map_err(|message| ConfigError::Malformed { path: path.clone(), message })?
+        }
+    };
+    if !options.listen.is_empty() {
+        file.listen.clone_from(&options.listen);
+    }
+    if let Some(admin) = &options.admin {
+        file.admin.clone_from(admin);
+    }
+    file.shards = options.shards.or(file.shards);
+    if options.data_dir.is_some() {
+        file.data_dir.clone_from(&options.data_dir);
+    }
+    Ok(file)
+}
+
+fn parse(text: &str) -> Result<ConfigFile, String> {
+    toml::from_str(text).map_err(|error| explained(&error))
+}
+
+/// What is wrong, and what may have been meant.
+fn explained(error: &toml::de::Error) -> String {
+    let hint = nearest_key(error.message()).map(|key| format!("did you mean '{key}'?\n")).unwrap_or_default();
+    format!("{error}{hint}")
+}
+
+/// The known key nearest to an unknown one, from serde's message, which names the unknown one first and then all known.
+fn nearest_key(message: &str) -> Option<&str> {
+    if !message.starts_with("unknown field") {
+        return None;
+    }
+    let mut names = message.split('`').skip(1).step_by(2);
+    let unknown = names.next()?;
+    names
+        .map(|name| (strsim::jaro_winkler(unknown, name), name))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, name)| name)
+}
+
+impl ConfigFile {
+    fn shards(&self) -> u16 {
+        let cores =
+            std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_SHARDS.into()));
+        self.shards.unwrap_or(cores as u16)
+    }
+
+    fn checked(&self) -> Result<Config, ConfigError> {
+        let invalid = |text: String| Err(ConfigError::Invalid(text));
+        let listen = self.listen.iter().map(|text| address("listen", text)).collect::<Result<Vec<_>, _>>()?;
+        if listen.is_empty() {
+            return invalid(format!("listen is empty: nobody could connect; the default is [\"{LISTEN}\"]"));
+        }
+        let admin = match self.admin.as_str() {
+            NO_ADMIN => None,
+            text => Some(address("admin", text)?),
+        };
+        let shards = self.shards();
+        if shards == 0 || shards > MAX_SHARDS {
+            return invalid(format!("shards = {shards} is not within 1 to {MAX_SHARDS}"));
+        }
+        if self.prefix.is_empty()
+            || self.prefix.len() > 64
+            || self.prefix.contains(['/', '+', '#', '$', '\0', '?'])
+        {
+            let prefix = &self.prefix;
+            return invalid(format!(
+                "prefix = {prefix:?} is not one topic level of 1 to 64 bytes without '/+#$?'"
+            ));
+        }
+        self.check_openness(&listen)?;
+        Ok(Config {
+            listen,
+            admin,
+            shards,
+            data_dir: self.data_dir.clone(),
+            prefix: self.prefix.as_str().into(),
+            limits: Arc::new(self.limits.checked().map_err(ConfigError::Invalid)?),
+            rules: Arc::new(self.rules()?),
+            credentials: Arc::new(self.credentials()?),
+        })
+    }
+
+    /// Without credentials everyone is let in, which nobody else on the network should be without the operator's word.
+    fn check_openness(&self, listen: &[SocketAddr]) -> Result<(), ConfigError> {
+        if self.credential.is_empty() {
+            let open = listen.iter().find(|address| !address.ip().to_canonical().is_loopback());
+            return match open {
+                Some(address) if !self.allow_anonymous => Err(ConfigError::Invalid(format!(
+                    "{address} can be reached from other machines, and no credentials are configured: anyone could \
+                     send anything. Add [[credential]] entries with id and secret to the file given by --config, or \
+                     say allow_anonymous = true there if that is what you want"
+                ))),
+                _ => Ok(()),
+            };
+        }
+        if self.allow_anonymous {
+            let text = "allow_anonymous = true and [[credential]] exclude each other: take one of them out";
+            return Err(ConfigError::Invalid(text.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The rules of `rules_default` and the `[[rule]]` tables: the one place where they meet the file.
+    fn rules(&self) -> Result<Rules, ConfigError> {
+        let mut table = toml::Table::new();
+        if let Some(effect) = &self.rules_default {
+            table.insert("default".to_owned(), effect.as_str().into());
+        }
+        let rules = self.rule.iter().cloned().map(toml::Value::Table).collect();
+        table.insert("rule".to_owned(), toml::Value::Array(rules));
+        let source: RulesSource = table.try_into().map_err(|error| {
+            ConfigError::Invalid(format!("in rules_default or a [[rule]]: {}", explained(&error)))
+        })?;
+        Rules::compile(&source).map_err(ConfigError::Invalid)
+    }
+
+    fn credentials(&self) -> Result<Credentials, ConfigError> {
+        if self.credential.is_empty() {
+            return Ok(Credentials::open());
+        }
+        let mut seen = HashSet::new();
+        for CredentialSection { id, secret } in &self.credential {
+            let fault = if id.is_empty() {
+                "has no id"
+            } else if secret.is_empty() || secret.len() > MAX_SECRET {
+                "needs a secret of 1 to 1024 bytes"
+            } else if !seen.insert(id) {
+                "is there twice"
+            } else {
+                continue;
+            };
+            return Err(ConfigError::Invalid(format!("the [[credential]] with id = {id:?} {fault}")));
+        }
+        let pairs = self.credential.iter().map(|one| (one.id.clone(), one.secret.clone().into_bytes()));
+        Ok(Credentials::new(pairs))
+    }
+}
+
+fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let found = text.to_socket_addrs().ok().and_then(|mut all| all.next());
+    found.ok_or_else(|| {
+        ConfigError::Invalid(format!(
+            "{key} = {text:?} is no address; write host:port, as 127.0.0.1:1883 or [::1]:1883"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(text: &str) -> Result<Config, String> {
+        parse(text)?.checked().map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        match checked(text) {
+            Ok(_) => panic!("{text:?} was taken"),
+            Err(error) => assert!(error.contains(expected), "{error}"),
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default_on_loopback() {
+        let config = checked("").unwrap();
+        assert_eq!(config.listen, [LISTEN.parse().unwrap()]);
+        assert_eq!(config.admin, Some(ADMIN.parse().unwrap()));
+        assert_eq!(*config.limits, Limits::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_one() {
+        refused("lisen = []", "did you mean 'listen'?");
+        refused("[limits]\nmailbox_message = 3", "did you mean 'mailbox_messages'?");
+        refused("[[credential]]\nid = 'a'\nsecert = 'b'", "did you mean 'secret'?");
+    }
+
+    #[test]
+    fn a_listener_for_everyone_without_credentials_is_refused() {
+        refused("listen = ['0.0.0.0:1883']", "allow_anonymous");
+        refused("listen = ['[::]:1883']", "allow_anonymous");
+        refused("listen = ['127.0.0.1:1883', '192.0.2.1:1883']", "192.0.2.1:1883");
+        assert!(checked("listen = ['0.0.0.0:1883']\nallow_anonymous = true").is_ok());
+        assert!(checked("listen = ['0.0.0.0:1883']\n[[credential]]\nid = 'a'\nsecret = 'b'").is_ok());
+    }
+
+    #[test]
+    fn values_that_cannot_be_used_are_named() {
+        refused("listen = ['1883']", "listen = \"1883\"");
+        refused("listen = []", "listen is empty");
+        refused("shards = 0", "shards = 0");
+        refused("prefix = 'a/b'", "prefix = \"a/b\"");
+        refused("[[credential]]\nid = 'a'\nsecret = ''", "id = \"a\"");
+        refused("[limits]\nclients_per_shard = 0", "limits.clients_per_shard = 0");
+    }
+
+    #[test]
+    fn rules_are_compiled_or_refused() {
+        assert!(checked("rules_default = 'deny'\n[[rule]]\neffect = 'allow'\nclients = ['app']").is_ok());
+        refused("[[rule]]\neffect = 'allow'\nclint = ['app']", "did you mean 'clients'?");
+        refused("[[rule]]\neffect = 'allow'\ntopics = ['a/#/b']", "'a/#/b' is no topic filter");
+        refused("rules_default = 'maybe'", "maybe");
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_again_and_has_no_secrets() {
+        let mut file = parse("[[credential]]\nid = 'lamp-1'\nsecret = 'opensesame'").unwrap();
+        "(hidden)".clone_into(&mut file.credential[0].secret);
+        let printed = toml::to_string(&file).unwrap();
+        assert!(parse(&printed).is_ok(), "{printed}");
+        let options = ServeOptions::default();
+        assert!(Config::print(&options).unwrap().contains("signals_per_second = 100"));
+    }
+}

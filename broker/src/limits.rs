@@ -1,0 +1,93 @@
+//! The `[limits]` of the configuration: the model's limits, with the units in their names.
+
+use bugle_core::model::Limits;
+use serde::{Deserialize, Serialize};
+
+macro_rules! limits {
+    ($($(#[$doc:meta])* $key:ident => $field:ident: $type:ty, $range:expr;)*) => {
+        /// The section as it stands in the file. A key that isn't there keeps its default.
+        #[derive(Clone, Debug, Deserialize, Serialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct LimitsSection {
+            $($(#[$doc])* pub $key: $type,)*
+        }
+
+        impl Default for LimitsSection {
+            fn default() -> Self {
+                let limits = Limits::default();
+                Self { $($key: limits.$field,)* }
+            }
+        }
+
+        impl LimitsSection {
+            /// The limits, if every one of them is within its range.
+            pub fn checked(&self) -> Result<Limits, String> {
+                $(
+                    if !($range).contains(&self.$key) {
+                        let range = $range;
+                        return Err(format!(
+                            "limits.{} = {} is not within {} to {}",
+                            stringify!($key), self.$key, range.start(), range.end(),
+                        ));
+                    }
+                )*
+                let mut limits = Limits::default();
+                self.apply(&mut limits);
+                Ok(limits)
+            }
+
+            fn apply(&self, limits: &mut Limits) {
+                $(limits.$field = self.$key;)*
+            }
+        }
+    };
+}
+
+limits! {
+    /// Signals a second of one client, which is also how many may come at once (S7).
+    signals_per_second => rate: u32, 1..=1_000_000;
+    /// Urgent signals a second of one client (S16).
+    urgent_signals_per_second => urgent_rate: u32, 1..=1_000_000;
+    /// Bytes of publishes that wait where their sender can't be refused (S7).
+    park_bytes => park_bytes: usize, 1024..=1 << 30;
+    /// Messages that wait for one recipient.
+    mailbox_messages => mailbox_messages: usize, 1..=10_000_000;
+    /// Bytes of payload that wait for one recipient.
+    mailbox_bytes => mailbox_bytes: usize, 8192..=1 << 30;
+    /// Envelopes that wait between two shards.
+    fifo_envelopes => fifo_envelopes: usize, 16..=1 << 24;
+    /// Groups that one client may be in.
+    groups_per_client => groups_per_client: usize, 1..=1_000_000;
+    /// Topic filters that one client may have.
+    filters_per_client => filters_per_client: usize, 1..=1_000_000;
+    /// Requests of one client that wait for their answer before its input pauses.
+    requests_per_client => requests_per_client: usize, 1..=65_535;
+    /// Sends of one client whose receipts are open before `BUSY`.
+    receipts_per_client => receipts_per_client: usize, 1..=1_000_000;
+    /// When the receipt of a send without ttl closes, in milliseconds (S8).
+    receipt_timeout_ms => receipt_timeout: u64, 1..=3_600_000;
+    /// Time for a first packet, and again for a proof, in milliseconds.
+    connect_timeout_ms => connect_timeout: u64, 10..=600_000;
+    /// Largest MQTT packet that is read, in bytes.
+    max_packet_bytes => max_packet: usize, 16_384..=268_435_460;
+    /// Longest MQTT client id that can't be addressed, in bytes.
+    max_mqtt_client_id_bytes => max_mqtt_client_id: usize, 23..=65_535;
+    /// Clients on one shard.
+    clients_per_shard => clients_per_shard: usize, 1..=10_000_000;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_the_models_and_within_range() {
+        assert_eq!(LimitsSection::default().checked(), Ok(Limits::default()));
+    }
+
+    #[test]
+    fn a_limit_out_of_range_is_named() {
+        let limits = LimitsSection { signals_per_second: 0, ..LimitsSection::default() };
+        assert!(limits.checked().unwrap_err().contains("limits.signals_per_second = 0"));
+    }
+}

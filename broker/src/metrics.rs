@@ -1,0 +1,208 @@
+//! What the process counts by itself, and how that and the shards' counters become Prometheus text.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bugle_core::hub::Counters;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+/// What every name begins with.
+const PREFIX: &str = "bugle";
+
+macro_rules! early_closes {
+    ($($(#[$doc:meta])* $name:ident = $key:literal;)*) => {
+        /// Why a connection was closed before its first packet was whole.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum EarlyClose { $($(#[$doc])* $name,)* }
+
+        impl EarlyClose {
+            const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name in metrics and logs.
+            pub const fn key(self) -> &'static str {
+                match self { $(Self::$name => $key,)* }
+            }
+        }
+    };
+}
+
+early_closes! {
+    /// As many connections as there may be are open.
+    Full = "full";
+    /// Too many others have not sent their first packet.
+    TooManyWaiting = "too_many_waiting";
+    /// It took too long.
+    Timeout = "timeout";
+    /// Neither MQTT nor the device framing.
+    UnknownProtocol = "unknown_protocol";
+    /// Longer than a first packet may be.
+    TooLarge = "too_large";
+    /// The peer closed it, or it failed.
+    Ended = "ended";
+}
+
+/// Counters of the process, beside those of the shards.
+#[derive(Debug, Default)]
+pub struct ProcessCounters {
+    accepted: AtomicU64,
+    accept_errors: AtomicU64,
+    early_closes: [AtomicU64; EarlyClose::ALL.len()],
+    handovers_refused: AtomicU64,
+    unread: AtomicU64,
+    panics: AtomicU64,
+}
+
+impl ProcessCounters {
+    /// A connection was accepted.
+    pub fn accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection could not be accepted.
+    pub fn accept_failed(&self) {
+        self.accept_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection was closed before its first packet.
+    pub fn closed_early(&self, why: EarlyClose) {
+        self.early_closes[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A shard didn't take a connection.
+    pub fn handover_refused(&self) {
+        self.handovers_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection was closed because its client didn't read.
+    pub fn closed_unread(&self) {
+        self.unread.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Code of ours panicked.
+    pub fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// All values of one name at one moment.
+#[derive(Debug)]
+struct Metric {
+    name: &'static str,
+    help: &'static str,
+    is_gauge: bool,
+    values: Vec<(Vec<(&'static str, &'static str)>, u64)>,
+}
+
+/// What all counters showed at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot(Vec<Metric>);
+
+impl Snapshot {
+    /// What the process has counted, and the sum of what its shards have; `answered` of `shards` gave theirs.
+    pub fn new(
+        process: &ProcessCounters,
+        sum: &Counters,
+        answered: usize,
+        shards: usize,
+        uptime: u64,
+    ) -> Self {
+        let mut snapshot = Self::default();
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        snapshot.add("connections_accepted", "Connections accepted", &[], load(&process.accepted), false);
+        let help = "Connections that could not be accepted";
+        snapshot.add("accept_errors", help, &[], load(&process.accept_errors), false);
+        for &why in EarlyClose::ALL {
+            let help = "Connections closed before their first packet was whole";
+            let count = load(&process.early_closes[why as usize]);
+            snapshot.add("connections_closed_early", help, &[("reason", why.key())], count, false);
+        }
+        let help = "Connections that their shard did not take over";
+        snapshot.add("handovers_refused", help, &[], load(&process.handovers_refused), false);
+        let help = "Connections closed because their client did not read its answers";
+        snapshot.add("connections_closed_unread", help, &[], load(&process.unread), false);
+        let help = "Panics in the gateway's own code, each of which cost at most one connection";
+        snapshot.add("panics", help, &[], load(&process.panics), false);
+        snapshot.add("shards", "Shards of this process", &[], shards as u64, true);
+        let help = "Shards whose counters are in this answer";
+        snapshot.add("shards_answered", help, &[], answered as u64, true);
+        snapshot.add("uptime_seconds", "Seconds since the process started", &[], uptime, true);
+        sum.each(&mut |name, help, labels, value, is_gauge| {
+            snapshot.add(name, help, labels, value, is_gauge)
+        });
+        snapshot
+    }
+
+    /// Prometheus text, in the OpenMetrics form.
+    pub fn into_text(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix(PREFIX);
+        registry.register_collector(Box::new(self));
+        let mut out = String::new();
+        text::encode(&mut out, &registry)?;
+        Ok(out)
+    }
+
+    fn add(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &'static str)],
+        value: u64,
+        is_gauge: bool,
+    ) {
+        // The encoder adds both by itself.
+        let name = name.strip_prefix("bugle_").unwrap_or(name);
+        let name = if is_gauge { name } else { name.strip_suffix("_total").unwrap_or(name) };
+        let value = (labels.to_vec(), value);
+        match self.0.iter_mut().find(|metric| metric.name == name) {
+            Some(metric) => metric.values.push(value),
+            None => self.0.push(Metric { name, help, is_gauge, values: vec![value] }),
+        }
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for Metric { name, help, is_gauge, values } in &self.0 {
+            let kind = if *is_gauge { MetricType::Gauge } else { MetricType::Counter };
+            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+            for (labels, value) in values {
+                if labels.is_empty() {
+                    encode_value(&mut metric, *value, *is_gauge)?;
+                } else {
+                    encode_value(&mut metric.encode_family(labels)?, *value, *is_gauge)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode_value(metric: &mut MetricEncoder<'_>, value: u64, is_gauge: bool) -> Result<(), fmt::Error> {
+    if is_gauge {
+        metric.encode_gauge(&value)
+    } else {
+        metric.encode_counter::<NoLabelSet, u64, f64>(&value, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_there_once_under_its_name() {
+        let process = ProcessCounters::default();
+        process.accepted();
+        process.closed_early(EarlyClose::UnknownProtocol);
+        let text = Snapshot::new(&process, &Counters::default(), 2, 2, 7).into_text().unwrap();
+        assert!(text.contains("bugle_connections_accepted_total 1\n"), "{text}");
+        let line = "bugle_connections_closed_early_total{reason=\"unknown_protocol\"} 1\n";
+        assert_eq!(text.matches(line).count(), 1, "{text}");
+        assert_eq!(text.matches("# TYPE bugle_connections_closed_early counter").count(), 1, "{text}");
+        assert!(text.contains("bugle_uptime_seconds 7\n"), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+}

@@ -1,0 +1,414 @@
+//! A shard's thread: it owns a [`Shard`] with the sockets, the timer and the links that belong to it.
+//!
+//! Whatever goes into the shard wakes one loop, which then takes out all that has become ready: first what other
+//! shards wait for, then bytes for sockets. So several reads share a write, and a message to a thousand clients is
+//! a thousand writes and no wake-up. Calls into the shard are short and never wait; none is made within another.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::TcpStream as StdTcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bugle_core::hub::{ConnectionKey, Counters, PeerMessage, Shard, ShardConfig, Transmit};
+use bugle_core::model::Instant;
+use bugle_core::session::Protocol;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::{LocalSet, spawn_local, yield_now};
+use tokio::time::{sleep_until, timeout};
+
+use crate::connection::{self, Connection};
+use crate::fifo::{self, FifoEnds, Link, Put};
+use crate::metrics::ProcessCounters;
+
+/// Connections that wait for the shard to take them over.
+const ARRIVALS: usize = 1024;
+/// Requests of the process itself that wait for the shard.
+const CONTROLS: usize = 16;
+/// The buffer that all reads of a shard share, in bytes.
+const READ_BUFFER: usize = 64 * 1024;
+/// About how many bytes a session gives at a time.
+const TRANSMIT: usize = 16 * 1024;
+/// A session may give more at a time; the buffer for it isn't kept larger than this, in bytes.
+const MAX_SCRATCH: usize = 256 * 1024;
+/// Bytes that one client may leave unread on top of what its TCP takes. Reading from it stops long before, so only
+/// answers to what it had already asked add to them.
+const MAX_KEPT: usize = 8 * 1024 * 1024;
+/// Connections that are written to before reads and timers have their turn.
+const FLUSHES_PER_TURN: usize = 1024;
+/// How long clients have for their goodbye when the process stops.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The gateway's clock, common to all shards.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(std::time::Instant);
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    /// The present moment.
+    pub fn now(self) -> Instant {
+        Instant::from_millis(self.elapsed().as_millis() as u64)
+    }
+
+    /// Time since it started.
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn at(self, moment: Instant) -> tokio::time::Instant {
+        // A deadline too far away to be told is never awaited: a day later is looked again.
+        let ahead = moment.millis_since(self.now()).min(86_400_000);
+        tokio::time::Instant::now() + Duration::from_millis(ahead)
+    }
+}
+
+/// A connection whose first packet was seen, on its way to the shard that owns it.
+pub struct Arrival {
+    /// The socket, non-blocking.
+    pub stream: StdTcpStream,
+    /// What was read from it.
+    pub bytes: Vec<u8>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Its place among all connections of the process.
+    pub slot: OwnedSemaphorePermit,
+}
+
+/// What the process asks of a shard.
+pub enum Control {
+    /// What it has counted.
+    Counters(oneshot::Sender<Counters>),
+    /// To tell its clients and end.
+    ShutDown,
+}
+
+/// The way to a shard.
+#[derive(Clone)]
+pub struct ShardSender {
+    /// Connections; full when the shard is overloaded.
+    pub arrivals: mpsc::Sender<Arrival>,
+    /// Everything else.
+    pub control: mpsc::Sender<Control>,
+}
+
+/// A running shard.
+pub struct ShardHandle {
+    /// The way to it.
+    pub sender: ShardSender,
+    /// Resolves when it has ended.
+    pub ended: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl ShardHandle {
+    /// Waits for the thread, which is about to end.
+    pub fn join(self) {
+        if self.thread.join().is_err() {
+            tracing::error!("a shard's thread ended by a panic");
+        }
+    }
+}
+
+/// Starts a shard on a thread of its own.
+pub fn start(
+    config: ShardConfig,
+    ends: FifoEnds,
+    clock: Clock,
+    counters: Arc<ProcessCounters>,
+) -> std::io::Result<ShardHandle> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (arrivals, arriving) = mpsc::channel(ARRIVALS);
+    let (control, controls) = mpsc::channel(CONTROLS);
+    let (has_ended, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(format!("shard-{}", config.index)).spawn(move || {
+        let shard = Shard::new(config, Box::new(fill_random));
+        let host = Rc::new(ShardHost::new(shard, clock, counters, ends.outgoing));
+        let tasks = LocalSet::new();
+        for (from, fifo) in ends.incoming {
+            tasks.spawn_local(fifo::receive(host.clone(), from, fifo));
+        }
+        tasks.spawn_local(host.clone().settle_when_woken());
+        tasks.spawn_local(host.clone().take_arrivals(arriving));
+        tasks.block_on(&runtime, host.obey(controls));
+        drop(tasks);
+        // Nobody waits for it if the process ends another way.
+        let _ = has_ended.send(());
+    })?;
+    Ok(ShardHandle { sender: ShardSender { arrivals, control }, ended, thread })
+}
+
+fn fill_random(bytes: &mut [u8]) {
+    // Without it nobody could be authenticated. A panic here costs the connection that asked for it.
+    getrandom::fill(bytes).expect("the system's random numbers, which were there when the process started");
+}
+
+/// What a shard's thread holds.
+pub struct ShardHost {
+    shard: RefCell<Shard>,
+    connections: RefCell<HashMap<ConnectionKey, Rc<Connection>>>,
+    /// Tasks of connections, those that linger included.
+    tasks: Cell<usize>,
+    read_buffer: RefCell<Box<[u8]>>,
+    scratch: RefCell<Vec<u8>>,
+    links: RefCell<Vec<Option<Link>>>,
+    /// Something went into the shard.
+    wake: Notify,
+    /// The last task of a connection has ended.
+    all_ended: Notify,
+    clock: Clock,
+    counters: Arc<ProcessCounters>,
+}
+
+impl ShardHost {
+    fn new(
+        shard: Shard,
+        clock: Clock,
+        counters: Arc<ProcessCounters>,
+        outgoing: Vec<Option<mpsc::Sender<PeerMessage>>>,
+    ) -> Self {
+        Self {
+            shard: RefCell::new(shard),
+            connections: RefCell::default(),
+            tasks: Cell::new(0),
+            read_buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
+            scratch: RefCell::new(Vec::with_capacity(2 * TRANSMIT)),
+            links: RefCell::new(outgoing.into_iter().map(|sender| sender.map(Link::new)).collect()),
+            wake: Notify::new(),
+            all_ended: Notify::new(),
+            clock,
+            counters,
+        }
+    }
+
+    /// Gives the shard what a socket had.
+    pub fn handle_bytes(&self, key: ConnectionKey, bytes: &[u8]) {
+        let wants = self.guarded(key, |shard, now| {
+            shard.handle_bytes(key, bytes, now);
+            shard.wants_bytes(key)
+        });
+        if let (Some(wants), Some(connection)) = (wants, self.connection(key)) {
+            connection.set_reads(wants);
+        }
+        self.wake.notify_one();
+    }
+
+    /// Gives the shard what another one sent.
+    pub fn handle_peer(&self, from: u16, message: PeerMessage) {
+        self.caught("a message of another shard", |shard, now| shard.handle_peer(from, message, now));
+        self.wake.notify_one();
+    }
+
+    /// Tells the shard whether the FIFO to another takes more.
+    pub fn set_peer_room(&self, peer: u16, room: bool) {
+        self.caught("room at another shard", |shard, _| shard.peer_has_room(peer, room));
+        self.wake.notify_one();
+    }
+
+    /// Writes what a session has to say, until its socket takes no more. Then the session is still asked for control
+    /// packets, so that the end of a session comes through whether its client reads or not.
+    pub fn flush(&self, key: ConnectionKey) {
+        let Some(connection) = self.connection(key) else { return };
+        let mut scratch = self.scratch.borrow_mut();
+        while connection.is_open() {
+            scratch.clear();
+            let limit = if connection.kept() == 0 { TRANSMIT } else { 0 };
+            let transmit = self.guarded(key, |shard, now| shard.poll_transmit(key, &mut scratch, limit, now));
+            let Some(transmit) = transmit else { return };
+            if connection.write(&scratch).is_err() {
+                return self.lose(key);
+            }
+            if connection.kept() > MAX_KEPT {
+                tracing::debug!(?key, "closed: the client does not read its answers");
+                self.counters.closed_unread();
+                return self.lose(key);
+            }
+            match transmit {
+                Transmit::Close => return connection.close(),
+                Transmit::More if connection.kept() == 0 && !scratch.is_empty() => {}
+                Transmit::More | Transmit::Drained => break,
+            }
+        }
+        if scratch.capacity() > MAX_SCRATCH {
+            *scratch = Vec::with_capacity(2 * TRANSMIT);
+        }
+        if let Some(wants) = self.guarded(key, |shard, _| shard.wants_bytes(key)) {
+            connection.set_reads(wants);
+        }
+    }
+
+    /// The connection is no more. Without effect if that is known already.
+    pub fn lose(&self, key: ConnectionKey) {
+        let Some(connection) = self.connections.borrow_mut().remove(&key) else { return };
+        connection.end();
+        self.caught("the end of a connection", |shard, now| shard.handle_closed(key, now));
+        self.wake.notify_one();
+    }
+
+    /// A connection's task has ended.
+    pub fn task_ended(&self) {
+        self.tasks.set(self.tasks.get() - 1);
+        if self.tasks.get() == 0 {
+            self.all_ended.notify_one();
+        }
+    }
+
+    /// Lends the buffer for reads. `f` must not wait, nor read by another way.
+    pub fn with_read_buffer<R>(&self, f: impl FnOnce(&mut [u8]) -> R) -> R {
+        f(&mut self.read_buffer.borrow_mut())
+    }
+
+    /// Lends the link to another shard.
+    pub fn with_link<R>(&self, peer: u16, f: impl FnOnce(&mut Link) -> R) -> Option<R> {
+        self.links.borrow_mut().get_mut(usize::from(peer)).and_then(Option::as_mut).map(f)
+    }
+
+    fn connection(&self, key: ConnectionKey) -> Option<Rc<Connection>> {
+        self.connections.borrow().get(&key).cloned()
+    }
+
+    /// Calls the shard for one connection, which a panic costs.
+    fn guarded<R>(&self, key: ConnectionKey, f: impl FnOnce(&mut Shard, Instant) -> R) -> Option<R> {
+        let result = self.caught("a connection", f);
+        if result.is_none() {
+            self.lose(key);
+        }
+        result
+    }
+
+    /// Calls the shard. None if it panicked, which is counted and logged.
+    fn caught<R>(&self, during: &str, f: impl FnOnce(&mut Shard, Instant) -> R) -> Option<R> {
+        let now = self.clock.now();
+        let result = catch_unwind(AssertUnwindSafe(|| f(&mut self.shard.borrow_mut(), now)));
+        if result.is_err() {
+            self.counters.panicked();
+            tracing::error!(
+                during,
+                "a panic in the gateway's code, which please report; others are served on"
+            );
+        }
+        result.ok()
+    }
+
+    /// Takes connections over.
+    async fn take_arrivals(self: Rc<Self>, mut arriving: mpsc::Receiver<Arrival>) {
+        while let Some(Arrival { stream, bytes, protocol, slot }) = arriving.recv().await {
+            let stream = match TcpStream::from_std(stream) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be taken over");
+                    self.counters.handover_refused();
+                    continue;
+                }
+            };
+            let Some(key) = self.caught("a new connection", |shard, now| shard.open(protocol, now)) else {
+                continue;
+            };
+            let (connection, reader) = Connection::new(key, stream);
+            self.connections.borrow_mut().insert(key, connection.clone());
+            self.tasks.set(self.tasks.get() + 1);
+            spawn_local(connection::serve(self.clone(), connection, reader, slot));
+            self.handle_bytes(key, &bytes);
+        }
+    }
+
+    /// Does what the process asks, until it asks to end.
+    async fn obey(self: Rc<Self>, mut controls: mpsc::Receiver<Control>) {
+        while let Some(control) = controls.recv().await {
+            match control {
+                Control::Counters(answer) => {
+                    let counted = self.shard.borrow().counters().clone();
+                    // Who asked may have waited long enough.
+                    let _ = answer.send(counted);
+                }
+                Control::ShutDown => break,
+            }
+        }
+        self.caught("the stop", |shard, now| shard.shut_down(now));
+        self.wake.notify_one();
+        let _ = timeout(FAREWELL, async {
+            while self.tasks.get() > 0 {
+                self.all_ended.notified().await;
+            }
+        })
+        .await;
+    }
+
+    /// Takes out of the shard what has become ready, each time something went in, and at its deadlines.
+    async fn settle_when_woken(self: Rc<Self>) {
+        let mut timer = pin!(sleep_until(tokio::time::Instant::now()));
+        let mut armed: Option<Instant> = None;
+        loop {
+            // Both are cancel-safe.
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = timer.as_mut(), if armed.is_some() => {
+                    armed = None;
+                    self.caught("a deadline", |shard, now| shard.handle_time(now));
+                }
+            }
+            if !self.settle() {
+                self.wake.notify_one();
+                yield_now().await;
+            }
+            let next = self.shard.borrow().deadline();
+            if let Some(next) = next
+                && armed.is_none_or(|armed| next < armed)
+            {
+                // A deadline that has passed and stands is looked at once a millisecond.
+                let next = next.max(self.clock.now() + 1);
+                timer.as_mut().reset(self.clock.at(next));
+                armed = Some(next);
+            }
+        }
+    }
+
+    /// Whether all was taken out.
+    fn settle(self: &Rc<Self>) -> bool {
+        let mut flushes = 0;
+        loop {
+            let has_forwarded = self.forward();
+            let before = flushes;
+            while let Some(Some(key)) =
+                self.caught("the choice of what to write", |shard, _| shard.poll_dirty())
+            {
+                self.flush(key);
+                flushes += 1;
+                if flushes == FLUSHES_PER_TURN {
+                    self.forward();
+                    return false;
+                }
+            }
+            if !has_forwarded && flushes == before {
+                return true;
+            }
+        }
+    }
+
+    /// Puts what the shard has for others on their FIFOs. Whether there was something.
+    fn forward(self: &Rc<Self>) -> bool {
+        let mut has_forwarded = false;
+        while !self.links.borrow().iter().flatten().any(Link::is_full) {
+            let next = self.caught("a message to another shard", |shard, _| shard.poll_peer());
+            let Some(Some((peer, message))) = next else { break };
+            has_forwarded = true;
+            match self.with_link(peer, |link| link.put(message)) {
+                Some(Put::Taken | Put::WaitsBehind) => {}
+                Some(Put::Waits) => {
+                    self.caught("a full shard", |shard, _| shard.peer_has_room(peer, false));
+                    spawn_local(fifo::resume(self.clone(), peer));
+                }
+                None => tracing::error!(peer, "a message for a shard that there isn't"),
+            }
+        }
+        has_forwarded
+    }
+}
