@@ -59,8 +59,16 @@ const SENDS: &[Send] = &[
     Send("S6 8193 bytes to one", "c/r1?size=8193", "TOO_LARGE"),
     Send("S2 a group name with a space", "g/a b", "BAD_NAME"),
     Send("S2 an empty group name", "g/", "BAD_NAME"),
-    Send("S2 a group name of 65", concat!("g/", "12345678901234567890123456789012345678901234567890123456789012345"), "BAD_NAME"),
-    Send("S2 a group name of 64", concat!("g/", "1234567890123456789012345678901234567890123456789012345678901234"), ""),
+    Send(
+        "S2 a group name of 65",
+        concat!("g/", "12345678901234567890123456789012345678901234567890123456789012345"),
+        "BAD_NAME",
+    ),
+    Send(
+        "S2 a group name of 64",
+        concat!("g/", "1234567890123456789012345678901234567890123456789012345678901234"),
+        "",
+    ),
     Send("S1 a client id with a space", "c/a b", "BAD_NAME"),
     Send("S1 a client id beyond ASCII", "c/l\u{e4}mp", "BAD_NAME"),
     Send("S1 a bad client id in only", "g/g?only=r1,a b", "BAD_NAME"),
@@ -189,7 +197,10 @@ fn run_send(run: Run, Send(_, line, expected): &Send, receipt: ReceiptMode) {
             sender: "app".into(),
             mode: says_more.then(|| spec.mode().into()),
             // The framing's deadline is never more than 2^31 - 1 ms ahead.
-            ttl: spec.ttl.filter(|_| says_more).map(|ttl| got.ttl.unwrap_or(0).clamp(ttl.min(i32::MAX as u32).into(), ttl.into())),
+            ttl: spec
+                .ttl
+                .filter(|_| says_more)
+                .map(|ttl| got.ttl.unwrap_or(0).clamp(ttl.min(i32::MAX as u32).into(), ttl.into())),
             payload: spec.payload.clone(),
         };
         assert_eq!(got, &wanted, "{id}");
@@ -203,7 +214,9 @@ fn run_send(run: Run, Send(_, line, expected): &Send, receipt: ReceiptMode) {
         let mut each = BTreeMap::new();
         for (id, status) in pairs {
             match status.parse() {
-                Ok(count) => each.extend((0..count).map(|n: u32| (format!("none-{n}"), "NOT_MEMBER".to_owned()))),
+                Ok(count) => {
+                    each.extend((0..count).map(|n: u32| (format!("none-{n}"), "NOT_MEMBER".to_owned())))
+                }
                 Err(_) => drop(each.insert(id.to_owned(), status.to_owned())),
             }
         }
@@ -224,9 +237,7 @@ fn run_send(run: Run, Send(_, line, expected): &Send, receipt: ReceiptMode) {
 
 type Story = fn(Run);
 
-const STORIES: &[(&str, Story)] = &[
-    ("S8 one without a subscription to its inbox is OFFLINE", s8_no_inbox),
-];
+const STORIES: &[(&str, Story)] = &[("S8 one without a subscription to its inbox is OFFLINE", s8_no_inbox)];
 
 fn s8_no_inbox(run: Run) {
     let mut stage = Stage::open(run);
@@ -244,7 +255,8 @@ fn s8_no_inbox(run: Run) {
 
 /// All ways to run a case with these two protocols.
 fn runs(from: Kind, to: Kind) -> impl Iterator<Item = Run> {
-    let ways = [(1, None, false), (1, Some(1), true), (3, None, true), (3, Some(2), false), (3, Some(3), false)];
+    let ways =
+        [(1, None, false), (1, Some(1), true), (3, None, true), (3, Some(2), false), (3, Some(3), false)];
     ways.into_iter().map(move |(shards, seed, inline)| Run { from, to, shards, seed, inline })
 }
 
@@ -253,14 +265,17 @@ fn all_cases(from: Kind, to: Kind) {
     let mut check = |name: &str, run: Run, case: &dyn Fn()| {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(case)) {
             let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or(panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+            let text =
+                text.or(panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
             failed.push(format!("{name} {run:?}\n    {}", text.replace('\n', "\n    ")));
         }
     };
     for run in runs(from, to) {
         for send in SENDS {
             for receipt in [ReceiptMode::Each, ReceiptMode::Summary, ReceiptMode::None] {
-                check(&format!("{} ({}, {})", send.0, send.1, receipt.key()), run, &|| run_send(run, send, receipt));
+                check(&format!("{} ({}, {})", send.0, send.1, receipt.key()), run, &|| {
+                    run_send(run, send, receipt)
+                });
             }
         }
         for (name, story) in STORIES {

@@ -121,3 +121,29 @@ impl fmt::Display for Identity {
         f.write_str(&self.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Map;
+
+    #[test]
+    fn an_identity_is_found_by_its_text_whatever_its_form() {
+        let mut clients = Map::default();
+        for id in ["lamp-1", "not a client id"] {
+            clients.insert(Identity::new(id), ());
+            assert!(clients.contains_key(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn s1_names_are_1_to_64_of_few_characters() {
+        let longest = "x".repeat(64);
+        for good in ["a", "lamp-1", "A.b_c:d-9", longest.as_str()] {
+            assert!(ClientId::new(good).is_some() && Identity::new(good).client_id().is_some(), "{good}");
+        }
+        for bad in ["", "a b", "a/b", "\u{e4}", "x".repeat(65).as_str()] {
+            assert!(GroupName::new(bad).is_none() && Identity::new(bad).client_id().is_none(), "{bad}");
+        }
+    }
+}

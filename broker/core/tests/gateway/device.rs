@@ -40,7 +40,9 @@ pub fn put(frame: &Frame<'_>, out: &mut Vec<u8>) {
 pub fn hello(id: &str, options: &Options, out: &mut Vec<u8>) {
     let mut will = Vec::new();
     match &options.will {
-        Some(Will::Send(spec)) => with_send(spec, |name, _| NameRef::Inline(name), |send| put(&send, &mut will)),
+        Some(Will::Send(spec)) => {
+            with_send(spec, |name, _| NameRef::Inline(name), |send| put(&send, &mut will))
+        }
         Some(Will::Publish(topic, payload)) => {
             let topic = NameRef::Inline(topic);
             put(&Frame::Publish(Publish { topic, at_least_once: true, retain: false, payload }), &mut will);
@@ -76,7 +78,11 @@ fn with_send<'a>(
         Target::Client(refer(&spec.name, NameKind::Client))
     } else {
         let group = refer(&spec.name, NameKind::Group);
-        Target::Group { group, only: only.as_deref().map(NameList::new), except: except.as_deref().map(NameList::new) }
+        Target::Group {
+            group,
+            only: only.as_deref().map(NameList::new),
+            except: except.as_deref().map(NameList::new),
+        }
     };
     then(Frame::Send(Send {
         target,

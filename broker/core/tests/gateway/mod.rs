@@ -253,7 +253,8 @@ impl Gateway {
 
     /// Lets a client in; MQTT clients subscribe to their notices and, by the options, to their inbox.
     pub fn connect(&mut self, kind: Kind, id: &str, options: Options) -> Who {
-        let who = self.try_connect(kind, id, options).unwrap_or_else(|why| panic!("{id} isn't let in: {why}"));
+        let who =
+            self.try_connect(kind, id, options).unwrap_or_else(|why| panic!("{id} isn't let in: {why}"));
         if let Speaker::Mqtt(_) = self.clients[who.0].speaker {
             self.ask(who, |mqtt, out| mqtt.subscribe_own(out));
         }
@@ -282,7 +283,8 @@ impl Gateway {
 
     /// Hands the connection to the shard that owns the client, as the process does.
     fn open(&mut self, speaker: Speaker, bytes: &[u8]) -> Who {
-        let protocol = |first| if first == bugle_protocol::FIRST_BYTE { Protocol::Device } else { Protocol::Mqtt };
+        let protocol =
+            |first| if first == bugle_protocol::FIRST_BYTE { Protocol::Device } else { Protocol::Mqtt };
         let (protocol, id) = match first_packet(bytes, &self.limits) {
             FirstPacket::Client { protocol, client_id } => (protocol, client_id),
             FirstPacket::Partial | FirstPacket::Unknown => (protocol(bytes[0]), None),
