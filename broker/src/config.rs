@@ -89,6 +89,8 @@ struct ConfigFile {
     credential: Vec<CredentialSection>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rule: Vec<toml::Table>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    group: Vec<toml::Table>,
 }
 
 /// One client id or user, and its secret.
@@ -112,6 +114,7 @@ impl Default for ConfigFile {
             rules_default: None,
             credential: Vec::new(),
             rule: Vec::new(),
+            group: Vec::new(),
         }
     }
 }
@@ -250,16 +253,21 @@ impl ConfigFile {
         Ok(())
     }
 
-    /// The rules of `rules_default` and the `[[rule]]` tables: the one place where they meet the file.
+    /// The rules of `rules_default`, the `[[rule]]` and `[[group]]` tables: the one place where they meet the file.
     fn rules(&self) -> Result<Rules, ConfigError> {
         let mut table = toml::Table::new();
         if let Some(effect) = &self.rules_default {
             table.insert("default".to_owned(), effect.as_str().into());
         }
-        let rules = self.rule.iter().cloned().map(toml::Value::Table).collect();
-        table.insert("rule".to_owned(), toml::Value::Array(rules));
+        for (key, tables) in [("rule", &self.rule), ("group", &self.group)] {
+            let tables = tables.iter().cloned().map(toml::Value::Table).collect();
+            table.insert(key.to_owned(), toml::Value::Array(tables));
+        }
         let source: RulesSource = table.try_into().map_err(|error| {
-            ConfigError::Invalid(format!("in rules_default or a [[rule]]: {}", explained(&error)))
+            ConfigError::Invalid(format!(
+                "in rules_default, a [[rule]] or a [[group]]: {}",
+                explained(&error)
+            ))
         })?;
         Rules::compile(&source).map_err(ConfigError::Invalid)
     }

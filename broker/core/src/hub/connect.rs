@@ -58,6 +58,9 @@ impl Shard {
         self.by_identity.insert(identity.clone(), key);
         self.counters.connects += 1;
         self.counters.clients += 1;
+        if let Some(reception) = request.inbox {
+            self.join_provisioned(key, reception);
+        }
         self.reply(key, Reply::Connected(Connected { identity, assigned, session }), now);
     }
 

@@ -9,7 +9,9 @@ use slotmap::DefaultKey;
 use super::receipts::Tracker;
 use super::timers::Timer;
 use super::{ConnectionKey, Shard};
-use crate::backbone::{AcceptedSignal, Backbone, Envelope, PeerMessage, ShardIndex, ShardReport, Share};
+use crate::backbone::{
+    AcceptedSignal, Backbone, Envelope, PeerMessage, ShardIndex, ShardReport, Share, owner,
+};
 use crate::model::{
     ClientId, Delivery, GroupName, Instant, Map, Message, Origin, Outgoing, ReceiptMode, ReceiptSlot,
     Reception, Settled, Status, Target,
@@ -73,7 +75,7 @@ impl Shard {
     fn deliver_to_members(&mut self, round: &mut Round<'_>) {
         let Target::Group { group, except, .. } = &round.signal.target else { return };
         // Taken out while its members' mailboxes are filled; nothing in between changes it.
-        let Some(members) = self.groups.get_mut(group).map(std::mem::take) else { return };
+        let members = self.groups.get_mut(group).map(std::mem::take).unwrap_or_default();
         // The lists become keys once, so that a member costs no look at its name.
         let keys = |shard: &Self, id: &str| shard.by_identity.get(id).copied();
         let excluded: Vec<_> = except.iter().filter_map(|id| keys(self, id.as_str())).collect();
@@ -86,7 +88,29 @@ impl Shard {
             }
             self.give(round, key, reception);
         }
+        self.miss_provisioned(round, group, &members);
         self.put_back(group, members);
+    }
+
+    /// Provisioned members of this shard that aren't there are OFFLINE (S2).
+    fn miss_provisioned(
+        &mut self,
+        round: &Round<'_>,
+        group: &GroupName,
+        online: &Map<ConnectionKey, Reception>,
+    ) {
+        let Target::Group { except, .. } = &round.signal.target else { return };
+        let rules = self.rules.clone();
+        for id in rules.members(group).into_iter().flatten() {
+            let key = self.by_identity.get(id.as_str());
+            if owner(id.as_str(), self.backbone.shards()) == self.index
+                && !key.is_some_and(|key| online.contains_key(key))
+                && !except.contains(id.as_str())
+                && (*id != round.signal.sender || round.signal.echo)
+            {
+                self.settle_without_mailbox(round, id, Status::Offline);
+            }
+        }
     }
 
     fn put_back(&mut self, group: &GroupName, members: Map<ConnectionKey, Reception>) {
@@ -106,6 +130,9 @@ impl Shard {
                     self.consider(key)
                 }
                 Some((key, reception)) => self.give(round, key, reception),
+                None if self.rules.members(group).is_some_and(|members| members.contains(id)) => {
+                    self.settle_without_mailbox(round, id, Status::Offline);
+                }
                 None => self.settle_without_mailbox(round, id, Status::NotMember),
             }
         }

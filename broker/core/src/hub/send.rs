@@ -152,6 +152,10 @@ impl Shard {
                 "the rules don't let this client send urgent signals",
             ));
         }
+        // To take it and keep nothing would be a promise broken (S10).
+        if signal.options.store {
+            return Err(Refusal::new(Reason::Unsupported, "this gateway doesn't store signals yet"));
+        }
         let receipt = signal.options.receipt;
         if let Some((key, _)) = waits
             && receipt != ReceiptMode::None
@@ -253,7 +257,9 @@ impl Shard {
                     Recipients::All => {
                         let peers = self.peer_groups.get(group).into_iter().flatten().copied();
                         let own = self.groups.contains_key(group).then_some(self.index);
-                        shares.extend(peers.chain(own).map(|shard| (shard, Share::Members)));
+                        let provisioned = self.rules.members(group).into_iter().flatten();
+                        let owners = provisioned.map(|client| owner(client.as_str(), shards));
+                        shares.extend(peers.chain(own).chain(owners).map(|shard| (shard, Share::Members)));
                     }
                     Recipients::Only(listed) => {
                         for client in listed.iter().filter(|client| !except.contains(client.as_str())) {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::topic_tree::MAX_LEVELS;
 use super::{ConnectionKey, Shard, SubscribeKey};
 use crate::backbone::{Backbone, InterestKey, PeerMessage, ShardIndex};
-use crate::model::{Filter, Instant, QoS, Reason, Refusal, Reply, RequestId, SubscribeItem};
+use crate::model::{
+    Filter, GroupName, Instant, QoS, Reason, Reception, Refusal, Reply, RequestId, SubscribeItem,
+};
 use crate::mqtt::topic;
 use crate::rules::{Action, Object};
 
@@ -97,17 +99,9 @@ impl Shard {
                 "this client has all the subscriptions that it may have",
             ));
         }
-        let interest = match item.filter {
-            Filter::Inbox => return Ok(reception.qos),
-            Filter::Group(group) => {
-                let members = self.groups.entry(group.clone()).or_default();
-                members.insert(key, reception);
-                self.counters.groups = self.groups.len() as u64;
-                if let Some(client) = self.clients.get_mut(key) {
-                    client.groups.insert(group.clone());
-                }
-                InterestKey::Group(group)
-            }
+        match item.filter {
+            Filter::Inbox => {}
+            Filter::Group(group) => self.add_member(key, group, reception, pending),
             Filter::Topic(filter) => {
                 self.topics.insert(&filter, key, reception);
                 if is_new && could_observe(&filter, &self.session_config.prefix) {
@@ -116,11 +110,35 @@ impl Shard {
                 if let Some(client) = self.clients.get_mut(key) {
                     client.filters.insert(filter.clone());
                 }
-                InterestKey::Filter(filter)
+                self.add_interest(InterestKey::Filter(filter), is_new, pending);
             }
-        };
-        self.add_interest(interest, is_new, pending);
+        }
         Ok(reception.qos)
+    }
+
+    /// A device gets what goes to its provisioned groups without having to join (S2). An MQTT client would
+    /// get publishes that it never subscribed to, so it is OFFLINE there until it does.
+    pub(super) fn join_provisioned(&mut self, key: ConnectionKey, reception: Reception) {
+        let Some(id) = self.clients.get(key).and_then(|client| client.client_id.clone()) else { return };
+        let rules = self.rules.clone();
+        for group in rules.groups_of(&id) {
+            // Nobody waits for an answer.
+            self.add_member(key, group.clone(), reception, SubscribeKey::default());
+        }
+    }
+
+    fn add_member(
+        &mut self,
+        key: ConnectionKey,
+        group: GroupName,
+        reception: Reception,
+        pending: SubscribeKey,
+    ) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let is_new = client.groups.insert(group.clone());
+        self.groups.entry(group.clone()).or_default().insert(key, reception);
+        self.counters.groups = self.groups.len() as u64;
+        self.add_interest(InterestKey::Group(group), is_new, pending);
     }
 
     pub(super) fn handle_unsubscribe(

@@ -6,8 +6,9 @@ mod pattern;
 mod source;
 
 pub use pattern::Pattern;
-pub use source::{Effect, RuleSource, RulesSource};
+pub use source::{Effect, GroupSource, RuleSource, RulesSource};
 
+use crate::model::{ClientId, GroupName, Map, Set};
 use crate::mqtt::topic;
 
 /// What someone wants to do.
@@ -90,18 +91,37 @@ pub struct Rules {
     rules: Vec<Rule>,
     /// Actions that some rule names or, naming none, concerns.
     concerned: u16,
+    /// Provisioned members by group, and the other way round (S2).
+    members: Map<GroupName, Set<ClientId>>,
+    groups_of: Map<ClientId, Vec<GroupName>>,
 }
 
 impl Rules {
     /// What holds when nothing is configured and anyone on the loopback may connect: everything but what
     /// reveals others' signals or governs them.
     pub fn open() -> Self {
-        Self { allow_by_default: true, rules: Vec::new(), concerned: 0 }
+        Self { allow_by_default: true, ..Self::closed() }
     }
 
     /// Nothing is allowed but what a rule allows.
     pub fn closed() -> Self {
-        Self { allow_by_default: false, rules: Vec::new(), concerned: 0 }
+        Self {
+            allow_by_default: false,
+            rules: Vec::new(),
+            concerned: 0,
+            members: Map::default(),
+            groups_of: Map::default(),
+        }
+    }
+
+    /// The provisioned members of a group, none if it has none (S2).
+    pub fn members(&self, group: &GroupName) -> Option<&Set<ClientId>> {
+        self.members.get(group)
+    }
+
+    /// The groups that a client is a provisioned member of.
+    pub fn groups_of(&self, client: &ClientId) -> &[GroupName] {
+        self.groups_of.get(client).map_or(&[], Vec::as_slice)
     }
 
     /// Whether every actor gets the same answer to this action, which is then the default's.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Pattern, Rule, Rules};
+use crate::model::{ClientId, GroupName, Map, Set};
 use crate::mqtt::topic;
 
 /// The rules part of a configuration.
@@ -16,6 +17,20 @@ pub struct RulesSource {
     /// The rules; deny goes before allow, whatever their order.
     #[serde(default)]
     pub rule: Vec<RuleSource>,
+    /// Groups with members that the operator provides.
+    #[serde(default)]
+    pub group: Vec<GroupSource>,
+}
+
+/// A group with provisioned members: they are always members, online or not (S2).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupSource {
+    /// The group's name.
+    pub name: String,
+    /// Client ids.
+    #[serde(default)]
+    pub members: Vec<String>,
 }
 
 /// What a rule does.
@@ -79,6 +94,26 @@ impl Rules {
         let rules = rules.collect::<Result<Vec<_>, _>>()?;
         let concerned =
             rules.iter().fold(0, |bits, rule| bits | if rule.actions == 0 { u16::MAX } else { rule.actions });
-        Ok(Self { allow_by_default: source.default != Some(Effect::Deny), rules, concerned })
+        let mut members: Map<GroupName, Set<ClientId>> = Map::default();
+        let mut groups_of: Map<ClientId, Vec<GroupName>> = Map::default();
+        for group in &source.group {
+            let name = GroupName::new(&group.name).ok_or_else(|| {
+                format!("group '{}': its name is not 1-64 of A-Z a-z 0-9 . _ : -", group.name)
+            })?;
+            if members.contains_key(&name) {
+                return Err(format!("group '{name}' is there twice"));
+            }
+            let ids = group
+                .members
+                .iter()
+                .map(|id| ClientId::new(id).ok_or_else(|| format!("group '{name}': '{id}' is no client id")));
+            let ids = ids.collect::<Result<Set<_>, _>>()?;
+            for id in &ids {
+                groups_of.entry(id.clone()).or_default().push(name.clone());
+            }
+            members.insert(name, ids);
+        }
+        let allow_by_default = source.default != Some(Effect::Deny);
+        Ok(Self { allow_by_default, rules, concerned, members, groups_of })
     }
 }
