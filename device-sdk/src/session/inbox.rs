@@ -285,7 +285,9 @@ impl<'a> Inbox<'a> {
             Some((Head::Frame(_, body), _)) => body,
             _ => return Ok(()),
         };
-        let Ok(Frame::Name { handle, kind, name }) = Frame::decode(Kind::NAME, body) else { return Ok(()) };
+        let Ok(Frame::Name { handle, kind, name }) = Frame::decode(Kind::NAME, body) else {
+            return Err(Announce::Malformed);
+        };
         let name = String::try_from(name).ok().map(|name| (kind, name));
         let handle = NonZeroU16::new(handle).ok_or(Announce::BadHandle)?;
         let slot = self.names.get_mut(usize::from(handle.get()) - 1).ok_or(Announce::BadHandle)?;
@@ -300,6 +302,8 @@ pub(super) enum Announce {
     BadHandle,
     /// Its name is longer than a slot.
     TooLong,
+    /// It can't be read.
+    Malformed,
 }
 
 #[cfg(test)]

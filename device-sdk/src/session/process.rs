@@ -39,8 +39,11 @@ fn read<'b>(
     body: &'b [u8],
     now: u64,
 ) -> Result<Incoming<'b>, Reason> {
-    if !matches!(kind, Kind::DELIVERY | Kind::MESSAGE) {
-        return Err(Reason::Unsupported);
+    match kind {
+        Kind::DELIVERY | Kind::MESSAGE => {}
+        // Looked at before, and found to be none.
+        Kind::RECEIPT => return Err(Reason::Malformed),
+        _ => return Err(Reason::Unsupported),
     }
     match Frame::decode(kind, body) {
         Ok(Frame::Delivery(delivery)) => {
@@ -157,13 +160,18 @@ impl<'a> Session<'a> {
             if !self.is_open() {
                 return Err(Reason::ProtocolError);
             }
-            if kind == Kind::NAME {
-                Frame::decode(kind, inbox.bytes(body)).map_err(|_| Reason::Malformed)?;
-            }
             inbox.keep(end);
             return Ok(());
         }
-        let frame = Frame::decode(kind, inbox.bytes(body)).map_err(|_| Reason::Malformed)?;
+        let frame = match Frame::decode(kind, inbox.bytes(body)) {
+            Ok(frame) => frame,
+            // Refused in its turn. (A malformed REFUSED ends the connection: refusing it could go on for ever.)
+            Err(_) if kind == Kind::RECEIPT && self.is_open() => {
+                inbox.keep(end);
+                return Ok(());
+            }
+            Err(_) => return Err(Reason::Malformed),
+        };
         // Shown again after a resume: its outcome is known already.
         let is_known = is_own_outcome && (inbox.looked_at.wrapping_sub(self.known_until) as i32) < 0;
         match (frame, &self.link) {
@@ -263,6 +271,7 @@ impl<'a> Session<'a> {
                     Ok(()) => Ok(()),
                     Err(Announce::BadHandle) => Err(Reason::TooMany),
                     Err(Announce::TooLong) => Err(Reason::TooLarge),
+                    Err(Announce::Malformed) => Err(Reason::Malformed),
                 },
                 Head::Frame(kind, body) => match read(inbox, &self.clock, kind, body, now) {
                     Ok(_) => return,

@@ -5,6 +5,7 @@ mod meeting;
 mod receiving;
 mod resuming;
 mod sending;
+mod vectors;
 
 use std::boxed::Box;
 use std::vec;

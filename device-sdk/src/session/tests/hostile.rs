@@ -21,11 +21,14 @@ fn an_unknown_numbered_kind_is_refused_and_an_optional_one_passed_over() {
 }
 
 #[test]
-fn a_malformed_delivery_is_refused_and_a_malformed_control_frame_ends_the_connection() {
-    let mut script = Script::online();
-    script.raw(&[0x22, 1, 0xFF]);
-    script.expect(&[refused(0, Reason::Malformed), Frame::Ack { frames: 1 }]);
-    for control in [&[0x03, 1, 0][..], &[0x10, 1, 1], &[0x20, 1, 9], &[0x21, 0], &[0x0A, 0], &[0x02, 1, 1]] {
+fn a_malformed_numbered_frame_is_refused_and_a_malformed_control_frame_ends_the_connection() {
+    for numbered in [&[0x22, 1, 0xFF][..], &[0x10, 1, 1], &[0x21, 0]] {
+        let mut script = Script::online();
+        script.raw(numbered);
+        script.expect(&[refused(0, Reason::Malformed), Frame::Ack { frames: 1 }]);
+    }
+    // A refusal is among them: refusing it in turn could go on for ever.
+    for control in [&[0x03, 1, 0][..], &[0x20, 1, 9], &[0x0A, 0], &[0x02, 1, 1]] {
         let mut script = Script::online();
         script.raw(control);
         script.expect(&[Frame::Bye { reason: Reason::Malformed, text: "" }]);
