@@ -1,6 +1,8 @@
 //! Letting clients in, taking over, and what is left when they go (S1).
 
 use super::credentials::Check;
+use super::park::Park;
+use super::timers::Timer;
 use super::{ConnectionKey, Shard};
 use crate::backbone::{Backbone, owner};
 use crate::model::{
@@ -8,8 +10,8 @@ use crate::model::{
 };
 use crate::rules::{Action, Object};
 
-/// Buckets kept of identities that aren't connected.
-const KEPT_BUCKETS: usize = 4096;
+/// Rates and parked sends kept of identities that aren't connected.
+const KEPT_PARKS: usize = 4096;
 
 impl Shard {
     pub(super) fn connect(&mut self, key: ConnectionKey, request: ConnectRequest, now: Instant) {
@@ -48,8 +50,8 @@ impl Shard {
         self.sessions += 1;
         let session = self.sessions << 16 | u64::from(self.index);
         let Some(client) = self.clients.get_mut(key) else { return };
-        if let Some((bucket, urgent_bucket)) = self.buckets.swap_remove(&identity) {
-            (client.bucket, client.urgent_bucket) = (bucket, urgent_bucket);
+        if let Some(park) = self.departed.swap_remove(&identity) {
+            client.park = park;
         }
         client.client_id = identity.client_id();
         client.identity = Some(identity.clone());
@@ -106,9 +108,7 @@ impl Shard {
         let will = client.will.take();
         let sender = client.client_id.take();
         client.inbox = None;
-        client.parked.clear();
-        client.parked_bytes = 0;
-        let mut buckets = (client.bucket, client.urgent_bucket);
+        let park = std::mem::replace(&mut client.park, Park::new(&self.limits, now));
         let mut unread = Vec::new();
         while let Some(delivery) = client.mailbox.pop() {
             unread.push(delivery);
@@ -119,9 +119,7 @@ impl Shard {
         }
         self.by_identity.swap_remove(&identity);
         self.counters.clients -= 1;
-        if !buckets.0.is_full(self.limits.rate, now) || !buckets.1.is_full(self.limits.urgent_rate, now) {
-            self.keep_buckets(identity.clone(), buckets, now);
-        }
+        self.keep_park(identity.clone(), park, now);
         for delivery in unread {
             let status = if delivery.is_expired(now) { Status::Expired } else { Status::Offline };
             self.drop_delivery(&delivery, status, now);
@@ -131,23 +129,27 @@ impl Shard {
         }
     }
 
-    fn keep_buckets(
-        &mut self,
-        identity: Identity,
-        buckets: (super::TokenBucket, super::TokenBucket),
-        now: Instant,
-    ) {
-        if self.buckets.len() >= KEPT_BUCKETS {
-            let (rate, urgent_rate) = (self.limits.rate, self.limits.urgent_rate);
-            self.buckets.retain(|_, (bucket, urgent)| {
-                !bucket.is_full(rate, now) || !urgent.is_full(urgent_rate, now)
-            });
+    /// Keeps a used bucket, so that reconnecting doesn't refill it, and parked sends, which are still sent.
+    fn keep_park(&mut self, identity: Identity, mut park: Park, now: Instant) {
+        if park.is_idle(&self.limits, now) {
+            return;
         }
-        if self.buckets.len() >= KEPT_BUCKETS {
-            // All were used within the last second: whoever makes ids up gains one more bucket by it.
-            self.buckets.swap_remove_index(0);
+        if self.departed.len() >= KEPT_PARKS {
+            let limits = self.limits.clone();
+            self.departed.retain(|_, park| !park.is_idle(&limits, now));
         }
-        self.buckets.insert(identity, buckets);
+        if self.departed.len() >= KEPT_PARKS {
+            // All were used within the last second. Whoever makes ids up gains a bucket by it, or loses what it
+            // left parked, which is counted.
+            if let Some((_, lost)) = self.departed.swap_remove_index(0) {
+                self.counters.parked_lost += lost.waiting() as u64;
+            }
+        }
+        park.forget_requests();
+        if let Some(release) = park.release() {
+            self.timers.push(release, Timer::Departed);
+        }
+        self.departed.insert(identity, park);
     }
 
     /// A will on a signalling topic is a send, checked when it fires (T1).

@@ -27,6 +27,8 @@ pub struct Counters {
     pub publishes: u64,
     /// Signals and publishes of senders over their rate that were slowed (S7).
     pub parked: u64,
+    /// Parked sends of clients that had gone, lost because too many of these were kept.
+    pub parked_lost: u64,
     /// Deliveries put into mailboxes: signals, plain messages, observations.
     pub mailed: u64,
     /// Requests and connections refused, by reason code.
@@ -62,6 +64,7 @@ impl Default for Counters {
             signals: 0,
             publishes: 0,
             parked: 0,
+            parked_lost: 0,
             mailed: 0,
             refused: [0; 256],
             statuses: [0; Status::COUNT],
@@ -107,6 +110,7 @@ impl Counters {
         one("signals", "Signals accepted", self.signals, false);
         one("publishes", "Messages accepted to plain topics", self.publishes, false);
         one("parked", "Signals of senders over their rate that were slowed", self.parked, false);
+        one("parked_lost", "Parked signals of clients that had gone, lost", self.parked_lost, false);
         one("mailed", "Deliveries put into mailboxes", self.mailed, false);
         one("receipts_abandoned", "Receipts whose sender had gone", self.receipts_abandoned, false);
         one("wills", "Wills sent", self.wills, false);
@@ -141,7 +145,7 @@ impl Counters {
         macro_rules! sum {
             ($($field:ident)*) => { $(self.$field += other.$field;)* };
         }
-        sum!(clients groups connects takeovers bytes_received bytes_sent signals publishes parked mailed
+        sum!(clients groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
             publishes_overflowed publishes_expired publishes_abandoned observations_overflowed
             receipts_abandoned wills wills_refused);
         self.refused.iter_mut().zip(other.refused).for_each(|(sum, more)| *sum += more);

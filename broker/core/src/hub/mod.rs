@@ -12,6 +12,7 @@ mod counters;
 mod credentials;
 mod deliver;
 mod mailbox;
+mod park;
 mod rate;
 mod receipts;
 mod send;
@@ -36,9 +37,9 @@ use crate::model::{
 use crate::rules::{Action, Actor, Object, Rules, decide};
 use crate::session::{Protocol, Session, SessionConfig};
 use mailbox::Mailbox;
-use rate::TokenBucket;
+use park::Park;
 use receipts::Tracker;
-use send::{InFlight, Parked};
+use send::InFlight;
 use subscribe::{LocalInterest, PendingSubscribe};
 use timers::Timers;
 use topic_tree::TopicTree;
@@ -96,10 +97,7 @@ struct Client {
     groups: Set<GroupName>,
     filters: Set<Arc<str>>,
     will: Option<Will>,
-    bucket: TokenBucket,
-    urgent_bucket: TokenBucket,
-    parked: VecDeque<Parked>,
-    parked_bytes: usize,
+    park: Park,
     open_receipts: usize,
     /// It is in the queue of those with something to write.
     dirty: bool,
@@ -122,8 +120,8 @@ pub struct Shard {
     clients: SlotMap<ConnectionKey, Client>,
     /// Those let in, by identity.
     by_identity: Map<Identity, ConnectionKey>,
-    /// Used buckets of identities that aren't connected, so that reconnecting doesn't refill them.
-    buckets: Map<Identity, (TokenBucket, TokenBucket)>,
+    /// Rates and parked sends of identities that aren't connected.
+    departed: Map<Identity, Park>,
     groups: Map<GroupName, Map<ConnectionKey, Reception>>,
     topics: TopicTree<ConnectionKey, Reception>,
     /// How many of this shard's topic filters could match signalling topics.
@@ -163,7 +161,7 @@ impl Shard {
             random,
             clients: SlotMap::with_key(),
             by_identity: Map::default(),
-            buckets: Map::default(),
+            departed: Map::default(),
             groups: Map::default(),
             topics: TopicTree::default(),
             observing: 0,
@@ -197,10 +195,7 @@ impl Shard {
             groups: Set::default(),
             filters: Set::default(),
             will: None,
-            bucket: TokenBucket::full(self.limits.rate, now),
-            urgent_bucket: TokenBucket::full(self.limits.urgent_rate, now),
-            parked: VecDeque::new(),
-            parked_bytes: 0,
+            park: Park::new(&self.limits, now),
             open_receipts: 0,
             dirty: false,
             timer: None,

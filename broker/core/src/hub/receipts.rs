@@ -91,8 +91,11 @@ impl Tracker {
 }
 
 impl Shard {
-    /// Collects what a session has to tell of its deliveries.
+    /// Collects what a session has to tell: of its end, and of its deliveries.
     pub(super) fn settle(&mut self, key: ConnectionKey, now: Instant) {
+        if let Some(reason) = self.clients.get_mut(key).and_then(|client| client.session.poll_fault()) {
+            self.counters.count_refusal(reason);
+        }
         while let Some(client) = self.clients.get_mut(key) {
             let Some((slot, settled)) = client.session.poll_settled() else { break };
             self.settle_slot(slot, settled, now);

@@ -12,15 +12,9 @@ use crate::model::{
 };
 use crate::rules::{Action, Object};
 
+use super::park::Parked;
 use super::receipts::NAMED;
-
-/// A send of a client over its rate that can't be refused: it waits for its token (S7).
-pub(super) struct Parked {
-    request: RequestId,
-    signal: Signal,
-    /// When there is a token for it, as far as is known.
-    pub(super) release: Instant,
-}
+use super::timers::Timer;
 
 /// A send whose sender waits to hear of it.
 pub(super) struct InFlight {
@@ -50,27 +44,18 @@ impl Shard {
         now: Instant,
     ) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        // What is parked goes first, so that the order stays (S11).
-        let limited = if !client.parked.is_empty() && !refusable {
-            Some(0)
-        } else if signal.options.urgent {
-            client.urgent_bucket.try_take(self.limits.urgent_rate, now).err()
-        } else {
-            client.bucket.try_take(self.limits.rate, now).err()
-        };
-        match limited {
-            None => self.accept_and_answer(key, request, signal, now),
-            Some(retry_after) if refusable => {
+        match client.park.admit(signal.options.urgent, &self.limits, now) {
+            Ok(()) => self.accept_and_answer(key, request, signal, now),
+            Err(retry_after) if refusable => {
                 let text = "over the rate of this client; try again after the time given";
                 let refusal =
                     Refusal { retry_after: Some(retry_after), ..Refusal::new(Reason::RateLimited, text) };
                 self.refuse(key, request, refusal, now);
             }
-            Some(wait) => {
+            Err(wait) => {
                 self.counters.parked += 1;
-                client.parked_bytes += parked_size(&signal);
-                client.parked.push_back(Parked { request, signal, release: now + u64::from(wait) });
-                if client.parked_bytes >= self.limits.park_bytes {
+                client.park.push(Parked { request: Some(request), signal }, wait, now);
+                if client.park.bytes() >= self.limits.park_bytes {
                     client.session.pause(now);
                 }
                 self.schedule(key);
@@ -81,25 +66,45 @@ impl Shard {
     /// Sends what was parked, as far as there are tokens.
     pub(super) fn release_parked(&mut self, key: ConnectionKey, now: Instant) {
         while let Some(client) = self.clients.get_mut(key) {
-            let Some(parked) = client.parked.front_mut().filter(|parked| parked.release <= now) else {
-                break;
-            };
-            let (bucket, rate) = if parked.signal.options.urgent {
-                (&mut client.urgent_bucket, self.limits.urgent_rate)
-            } else {
-                (&mut client.bucket, self.limits.rate)
-            };
-            if let Err(wait) = bucket.try_take(rate, now) {
-                parked.release = now + u64::from(wait);
-                break;
-            }
-            let Some(parked) = client.parked.pop_front() else { break };
-            client.parked_bytes -= parked_size(&parked.signal);
-            if client.parked_bytes < self.limits.park_bytes {
+            let was_full = client.park.bytes() >= self.limits.park_bytes;
+            let Some(Parked { request, signal }) = client.park.pop_ready(&self.limits, now) else { break };
+            if was_full && client.park.bytes() < self.limits.park_bytes {
                 client.session.resume(now);
                 self.resumable.push(key);
             }
-            self.accept_and_answer(key, parked.request, parked.signal, now);
+            match (request, client.client_id.clone()) {
+                (Some(request), _) => self.accept_and_answer(key, request, signal, now),
+                (None, Some(sender)) => self.accept_unheard(&sender, signal, now),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Sends what clients that have gone left parked, as far as there are tokens.
+    pub(super) fn release_departed(&mut self, now: Instant) {
+        let mut ready = Vec::new();
+        let mut next: Option<Instant> = None;
+        for (identity, park) in &mut self.departed {
+            while let Some(parked) = park.pop_ready(&self.limits, now) {
+                ready.push((identity.clone(), parked.signal));
+            }
+            next = next.into_iter().chain(park.release()).min();
+        }
+        if let Some(next) = next {
+            self.timers.push(next, Timer::Departed);
+        }
+        for (identity, signal) in ready {
+            if let Some(sender) = identity.client_id() {
+                self.accept_unheard(&sender, signal, now);
+            }
+        }
+    }
+
+    /// A send whose sender has gone, or has come back on a new connection: nobody hears of it but the counters.
+    fn accept_unheard(&mut self, sender: &ClientId, mut signal: Signal, now: Instant) {
+        signal.options.receipt = ReceiptMode::None;
+        if let Err(refusal) = self.accept(None, sender, signal, now) {
+            self.counters.count_refusal(refusal.reason);
         }
     }
 
@@ -403,17 +408,4 @@ impl InFlight {
             entries: self.entries,
         }
     }
-}
-
-/// What a parked signal costs, in bytes.
-fn parked_size(signal: &Signal) -> usize {
-    const OVERHEAD: usize = 64;
-    let lists = match &signal.target {
-        Target::Client(_) => 0,
-        Target::Group { recipients, except, .. } => {
-            let only = if let Recipients::Only(list) = recipients { list.len() } else { 0 };
-            (only + except.len()) * 16
-        }
-    };
-    signal.payload.len() + signal.properties.len() + lists + OVERHEAD
 }

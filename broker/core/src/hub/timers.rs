@@ -15,6 +15,8 @@ use crate::model::Instant;
 pub(super) enum Timer {
     Client(ConnectionKey),
     Receipt(DefaultKey),
+    /// Sends that clients left parked when they went.
+    Departed,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +41,7 @@ impl Shard {
     /// Makes sure that the client's deadline is in the queue.
     pub(super) fn schedule(&mut self, key: ConnectionKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let release = client.parked.front().map(|parked| parked.release);
+        let release = client.park.release();
         let deadline = match (client.session.deadline(), release) {
             (Some(deadline), Some(release)) => deadline.min(release),
             (deadline, release) => match deadline.or(release) {
@@ -56,6 +58,7 @@ impl Shard {
     pub(super) fn handle_timers(&mut self, now: Instant) {
         while let Some((at, timer)) = self.timers.pop_due(now) {
             match timer {
+                Timer::Departed => self.release_departed(now),
                 Timer::Receipt(tracker) => self.finish_tracker(tracker, now),
                 Timer::Client(key) => {
                     let Some(client) = self.clients.get_mut(key) else { continue };

@@ -46,7 +46,7 @@ impl Default for Limits {
             fifo_envelopes: 8192,
             groups_per_client: 256,
             filters_per_client: 1024,
-            requests_per_client: 64,
+            requests_per_client: 1024,
             receipts_per_client: 2048,
             receipt_timeout: 10_000,
             connect_timeout: 10_000,

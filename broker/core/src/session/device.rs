@@ -65,7 +65,11 @@ pub struct DeviceSession {
     /// Frames that are to be written before anything else.
     control: Vec<u8>,
     settled: VecDeque<(ReceiptSlot, Settled)>,
+    /// Why the session itself ended the connection, until the hub has counted it.
+    fault: Option<Reason>,
     last_heard: Instant,
+    /// When the hello, or the proof, began to be awaited.
+    awaited: Instant,
 }
 
 #[derive(Debug)]
@@ -134,7 +138,9 @@ impl DeviceSession {
             client_id: "".into(),
             control: Vec::new(),
             settled: VecDeque::new(),
+            fault: None,
             last_heard: now,
+            awaited: now,
         }
     }
 
@@ -223,10 +229,11 @@ impl DeviceSession {
             Reply::Challenge(challenge) => {
                 if let Phase::AwaitingHub(asking) = mem::replace(&mut self.phase, Phase::Closing) {
                     self.write_control(&Frame::Challenge { nonce: &challenge.0 });
+                    self.awaited = now;
                     self.phase = Phase::AwaitingProof(asking, challenge);
                 }
             }
-            Reply::ConnectRefused(refusal) | Reply::Close(refusal) => self.bye(refusal.reason, &refusal.text),
+            Reply::ConnectRefused(refusal) | Reply::Close(refusal) => self.end(refusal.reason, &refusal.text),
             Reply::Done(request) => self.finish(request.0),
             Reply::Refused(request, refusal) => self.refuse(request.0, &refusal),
             Reply::Subscribed(request, results) => match results.into_iter().find_map(Result::err) {
@@ -275,7 +282,7 @@ impl DeviceSession {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::AwaitingHello | Phase::AwaitingProof(..) => {
-                Some(self.last_heard + self.config.limits.connect_timeout)
+                Some(self.awaited + self.config.limits.connect_timeout)
             }
             Phase::Connected(terms) if terms.keep_alive > 0 => {
                 Some(self.last_heard + u64::from(terms.keep_alive) * 1500)
@@ -311,8 +318,21 @@ impl DeviceSession {
         }
     }
 
-    /// The last frame: why the connection ends.
+    /// Why the session ended the connection, if the device or its silence is at fault; once.
+    pub fn poll_fault(&mut self) -> Option<Reason> {
+        self.fault.take()
+    }
+
+    /// Ends the connection for something that the device did.
     fn bye(&mut self, reason: Reason, text: &str) {
+        if !self.is_closing() {
+            self.fault = Some(reason);
+            self.end(reason, text);
+        }
+    }
+
+    /// The last frame: why the connection ends.
+    fn end(&mut self, reason: Reason, text: &str) {
         if !self.is_closing() {
             self.write_control(&Frame::Bye { reason, text });
             self.phase = Phase::Closing;

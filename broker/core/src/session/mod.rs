@@ -13,7 +13,7 @@ pub use device::DeviceSession;
 pub use first_packet::{FirstPacket, first_packet};
 pub use mqtt::MqttSession;
 
-use crate::model::{Command, Delivery, Instant, Limits, ReceiptSlot, Reply, Settled};
+use crate::model::{Command, Delivery, Instant, Limits, Reason, ReceiptSlot, Reply, Settled};
 
 /// What all sessions of a gateway share.
 #[derive(Clone, Debug)]
@@ -101,6 +101,14 @@ impl Session {
     /// What became of a delivery that someone waits to hear of.
     pub fn poll_settled(&mut self) -> Option<(ReceiptSlot, Settled)> {
         either!(self, session => session.poll_settled())
+    }
+
+    /// Why the session itself ended the connection, if the client or its silence is at fault; once.
+    pub fn poll_fault(&mut self) -> Option<Reason> {
+        match self {
+            Self::Mqtt(_) => None,
+            Self::Device(session) => session.poll_fault(),
+        }
     }
 
     /// Whether more bytes should be read for it.

@@ -41,9 +41,11 @@ fn connack_of_version_5_says_what_is_not_the_default() {
     script.let_in("auto-1", true);
     assert_eq!(
         script.output(),
-        ["CONNACK 00 {SessionExpiryInterval(0), AssignedClientIdentifier(\"auto-1\"), ReceiveMaximum(64), \
+        [
+            "CONNACK 00 {SessionExpiryInterval(0), AssignedClientIdentifier(\"auto-1\"), ReceiveMaximum(1024), \
           MaximumPacketSize(1048576), TopicAliasMaximum(16), RetainAvailable(false), \
-          SharedSubscriptionAvailable(false)}"]
+          SharedSubscriptionAvailable(false)}"
+        ]
     );
 }
 
