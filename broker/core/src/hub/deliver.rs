@@ -74,48 +74,45 @@ impl Shard {
 
     fn deliver_to_members(&mut self, round: &mut Round<'_>) {
         let Target::Group { group, except, .. } = &round.signal.target else { return };
-        // Taken out while its members' mailboxes are filled; nothing in between changes it.
-        let members = self.groups.get_mut(group).map(std::mem::take).unwrap_or_default();
         // The lists become keys once, so that a member costs no look at its name.
         let keys = |shard: &Self, id: &str| shard.by_identity.get(id).copied();
         let excluded: Vec<_> = except.iter().filter_map(|id| keys(self, id.as_str())).collect();
         let sender = keys(self, round.signal.sender.as_str());
-        for (&key, &reception) in &members {
+        // By position: filling mailboxes changes no group.
+        let place = self.groups.get_index_of(group);
+        let mut at = 0;
+        while let Some((key, reception)) = place.and_then(|place| self.member(place, at)) {
+            at += 1;
             let own = sender == Some(key);
             if excluded.contains(&key) || (own && (!round.signal.echo || reception.no_local)) {
                 self.consider(key);
-                continue;
+            } else {
+                self.give(round, key, reception);
             }
-            self.give(round, key, reception);
         }
-        self.miss_provisioned(round, group, &members);
-        self.put_back(group, members);
+        self.miss_provisioned(round, group);
+    }
+
+    fn member(&self, group: usize, at: usize) -> Option<(ConnectionKey, Reception)> {
+        let (_, members) = self.groups.get_index(group)?;
+        members.get_index(at).map(|(&key, &reception)| (key, reception))
     }
 
     /// Provisioned members of this shard that aren't there are OFFLINE (S2).
-    fn miss_provisioned(
-        &mut self,
-        round: &Round<'_>,
-        group: &GroupName,
-        online: &Map<ConnectionKey, Reception>,
-    ) {
+    fn miss_provisioned(&mut self, round: &Round<'_>, group: &GroupName) {
         let Target::Group { except, .. } = &round.signal.target else { return };
         let rules = self.rules.clone();
         for id in rules.members(group).into_iter().flatten() {
             let key = self.by_identity.get(id.as_str());
+            let is_there = key
+                .is_some_and(|key| self.groups.get(group).is_some_and(|members| members.contains_key(key)));
             if owner(id.as_str(), self.backbone.shards()) == self.index
-                && !key.is_some_and(|key| online.contains_key(key))
+                && !is_there
                 && !except.contains(id.as_str())
                 && (*id != round.signal.sender || round.signal.echo)
             {
                 self.settle_without_mailbox(round, id, Status::Offline);
             }
-        }
-    }
-
-    fn put_back(&mut self, group: &GroupName, members: Map<ConnectionKey, Reception>) {
-        if let Some(place) = self.groups.get_mut(group) {
-            *place = members;
         }
     }
 

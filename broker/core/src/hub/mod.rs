@@ -360,7 +360,10 @@ impl Shard {
     fn reply(&mut self, key: ConnectionKey, reply: Reply, now: Instant) {
         if let Some(client) = self.clients.get_mut(key) {
             client.session.handle_reply(reply, now);
-            self.resumable.push(key);
+            // Several answers to one connection in a row need one look at what it kept.
+            if self.resumable.last() != Some(&key) {
+                self.resumable.push(key);
+            }
             self.mark(key);
         }
     }
