@@ -105,10 +105,7 @@ impl Session {
 
     /// Why the session itself ended the connection, if the client or its silence is at fault; once.
     pub fn poll_fault(&mut self) -> Option<Reason> {
-        match self {
-            Self::Mqtt(_) => None,
-            Self::Device(session) => session.poll_fault(),
-        }
+        either!(self, session => session.poll_fault())
     }
 
     /// Whether more bytes should be read for it.

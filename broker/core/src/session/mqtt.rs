@@ -41,7 +41,7 @@ use self::in_flight::Stage;
 use self::link::{Link, Measured};
 use self::state::SessionState;
 use super::SessionConfig;
-use crate::model::{Command, Instant, ReceiptSlot, Reply, Settled, Status};
+use crate::model::{Command, Instant, Reason, ReceiptSlot, Reply, Settled, Status};
 use crate::mqtt::{
     Ack, DecodeError, Disconnect, Packet, PacketType, Properties, Property, PropertyWriter, ReasonCode,
     Version, decode, refusal_version,
@@ -57,6 +57,8 @@ pub struct MqttSession {
     /// The second of two commands that one packet makes.
     second_command: Option<Command>,
     settled: VecDeque<(ReceiptSlot, Settled)>,
+    /// Why the session itself ended the connection, until the hub has counted it.
+    fault: Option<Reason>,
     /// What was dropped.
     pub counters: MqttCounters,
 }
@@ -97,6 +99,7 @@ impl MqttSession {
             state: SessionState::new(),
             second_command: None,
             settled: VecDeque::new(),
+            fault: None,
             counters: MqttCounters::default(),
         }
     }
@@ -189,6 +192,11 @@ impl MqttSession {
         settled
     }
 
+    /// Why the session itself ended the connection, if the client or its silence is at fault; once.
+    pub fn poll_fault(&mut self) -> Option<Reason> {
+        self.fault.take()
+    }
+
     /// Whether more bytes should be read for it. No while paused, while the CONNECT is being decided on, while
     /// too many requests are unanswered, and while too many acknowledgements wait to be written.
     pub fn wants_bytes(&self) -> bool {
@@ -223,7 +231,7 @@ impl MqttSession {
     /// Time has passed: a client that was silent for too long is closed [MQTT-3.1.2-22].
     pub fn handle_time(&mut self, now: Instant) {
         if self.deadline().is_some_and(|deadline| deadline <= now) {
-            self.close(ReasonCode::KeepAliveTimeout, "silent for one and a half keep-alive intervals");
+            self.fault(ReasonCode::KeepAliveTimeout, "silent for one and a half keep-alive intervals");
         }
     }
 
@@ -394,7 +402,7 @@ impl MqttSession {
 
     /// The peer broke the protocol [MQTT-4.13.1-1].
     fn violation(&mut self, what: &str) -> Option<Command> {
-        self.close(ReasonCode::ProtocolError, what);
+        self.fault(ReasonCode::ProtocolError, what);
         None
     }
 
@@ -413,8 +421,16 @@ impl MqttSession {
             self.link.version = version;
             self.phase = Phase::Deciding;
         }
-        self.close(reason, &what);
+        self.fault(reason, &what);
         None
+    }
+
+    /// Ends the connection for something that the client did, or didn't.
+    fn fault(&mut self, reason: ReasonCode, what: &str) {
+        if self.phase != Phase::Closing {
+            self.fault = Some(reasons::of_fault(reason));
+        }
+        self.close(reason, what);
     }
 
     /// Ends the connection: with a CONNACK where the client waits for one, a DISCONNECT where the version has

@@ -63,6 +63,8 @@ pub struct Options {
     pub acks: bool,
     /// Deliveries at a time.
     pub window: u16,
+    /// The longest frame body or, with MQTT 5, packet that it takes.
+    pub longest: u16,
     /// Seconds; 0 is none.
     pub keep_alive: u16,
     /// MQTT clients subscribe to their inbox.
@@ -77,8 +79,17 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let (inbox, acks) = (true, true);
-        Self { inline: false, acks, window: 64, keep_alive: 0, inbox, qos: 1, no_local: false, will: None }
+        Self {
+            inline: false,
+            acks: true,
+            window: 64,
+            longest: 32 * 1024,
+            keep_alive: 0,
+            inbox: true,
+            qos: 1,
+            no_local: false,
+            will: None,
+        }
     }
 }
 
@@ -281,6 +292,16 @@ impl Gateway {
         who
     }
 
+    /// A client that is let in by its protocol's first packet and then only listens.
+    pub fn connect_deaf(&mut self, kind: Kind, id: &str) -> Who {
+        let mut out = Vec::new();
+        match kind {
+            Kind::Device => device::hello(id, &Options::default(), &mut out),
+            Kind::Mqtt4 | Kind::Mqtt5 => drop(mqtt::Mqtt::new(kind, id, Options::default(), &mut out)),
+        }
+        self.raw(&out)
+    }
+
     /// Hands the connection to the shard that owns the client, as the process does.
     fn open(&mut self, speaker: Speaker, bytes: &[u8]) -> Who {
         let protocol =
@@ -316,7 +337,11 @@ impl Gateway {
     }
 
     pub fn start_write(&mut self, who: Who, bytes: &[u8]) {
-        self.clients[who.0].to_gateway.extend(bytes);
+        let client = &mut self.clients[who.0];
+        client.to_gateway.extend(bytes);
+        if let Speaker::Device(device) = &mut client.speaker {
+            device.astray = true;
+        }
     }
 
     pub fn join(&mut self, who: Who, group: &str) -> Outcome {

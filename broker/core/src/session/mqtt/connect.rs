@@ -43,7 +43,7 @@ impl MqttSession {
         match self.connect_request(connect) {
             Ok(request) => Some(Command::Connect(Box::new(request))),
             Err((reason, what)) => {
-                self.close(reason, &what);
+                self.fault(reason, &what);
                 None
             }
         }

@@ -31,7 +31,7 @@ impl MqttSession {
                     &*aliased
                 }
                 Err(reason) => {
-                    self.close(reason, "topic alias");
+                    self.fault(reason, "topic alias");
                     return None;
                 }
             },
@@ -77,7 +77,7 @@ impl MqttSession {
             self.config.limits.requests_per_client.max(UNRELEASED)
         };
         if self.state.unfinished_publishes() >= maximum {
-            self.close(ReasonCode::ReceiveMaximumExceeded, "more unfinished publishes than announced");
+            self.fault(ReasonCode::ReceiveMaximumExceeded, "more unfinished publishes than announced");
             return false;
         }
         true

@@ -80,6 +80,24 @@ pub(super) fn for_disconnect(reason: Reason) -> ReasonCode {
     }
 }
 
+/// The way back, for counting: what a client did that the session ended its connection for.
+pub(super) fn of_fault(code: ReasonCode) -> Reason {
+    match code {
+        ReasonCode::MalformedPacket => Reason::Malformed,
+        ReasonCode::PacketTooLarge => Reason::FrameTooLarge,
+        ReasonCode::KeepAliveTimeout => Reason::KeepAliveTimeout,
+        ReasonCode::ReceiveMaximumExceeded => Reason::WindowExceeded,
+        ReasonCode::UnsupportedProtocolVersion => Reason::UnsupportedVersion,
+        ReasonCode::ClientIdentifierNotValid => Reason::BadName,
+        ReasonCode::TopicNameInvalid | ReasonCode::TopicFilterInvalid => Reason::BadTopic,
+        ReasonCode::RetainNotSupported => Reason::RetainRefused,
+        ReasonCode::NotAuthorized => Reason::NotAuthorized,
+        ReasonCode::BadAuthenticationMethod => Reason::Unsupported,
+        ReasonCode::QuotaExceeded => Reason::TooMany,
+        _ => Reason::ProtocolError,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -128,7 +128,9 @@ impl<'a> Options<'a> {
             "echo" => set(&mut self.echo, flag(key, &value)?, key, source)?,
             "urgent" => set(&mut self.urgent, flag(key, &value)?, key, source)?,
             "id" => {
-                let id = MessageId::new(&value).ok_or_else(|| no_name(&value, "message id"))?;
+                let id = MessageId::new(&value).ok_or_else(|| {
+                    bad_option(format!("'id' is 1-64 of A-Z a-z 0-9 . _ : -, not '{}'", shown(&value)))
+                })?;
                 set(&mut self.id, id, key, source)?;
             }
             _ => return Ok(false),
@@ -327,8 +329,8 @@ mod tests {
             ("c/x?echo", "BAD_OPTION"),
             ("c/x?echo=true", "BAD_OPTION"),
             ("c/x?receipt=all", "BAD_OPTION"),
-            ("c/x?id=", "BAD_NAME"),
-            ("c/x?id=a/b", "BAD_NAME"),
+            ("c/x?id=", "BAD_OPTION"),
+            ("c/x?id=a/b", "BAD_OPTION"),
             ("c/x?only=a", "BAD_OPTION"),
             ("c/x?except=", "BAD_OPTION"),
             ("c/x?onyl=a", "BAD_OPTION"),
