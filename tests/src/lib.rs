@@ -1,1 +1,42 @@
-//! Black-box tests of the built programs.
+//! What the black-box tests are written with: a gateway of their own, and clients as a user has them.
+//!
+//! Everything here talks to built programs over sockets and pipes, in ways that are open to every user. It waits for
+//! events, [`PATIENCE`] at most, and panics with what it has seen where one doesn't come. A process that it starts
+//! ends with the value that stands for it.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says that something went wrong")]
+
+use std::future::Future;
+use std::time::Duration;
+
+mod app;
+mod device;
+mod gateway;
+mod mosquitto;
+mod mqtt_bytes;
+mod program;
+pub mod readme;
+
+pub use app::{Acknowledgement, App, Message, Version};
+pub use device::{Device, Outcome, Signal, config};
+pub use gateway::{Gateway, Setup, bugle_program};
+pub use mosquitto::{mosquitto_pub, mosquitto_rr, mosquitto_sub};
+pub use mqtt_bytes::{
+    RawClient, connect_packet, connect_packet_with_will, device_hello, disconnect_reason, publish_packet,
+    subscribe_packet,
+};
+pub use program::{Finished, Program};
+
+/// How long anything may take. Generous, so that only what will never come is missed on a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for `event`, and panics if it doesn't come.
+#[track_caller]
+pub fn soon<F: Future>(what: &str, event: F) -> impl Future<Output = F::Output> {
+    let place = std::panic::Location::caller();
+    async move {
+        match tokio::time::timeout(PATIENCE, event).await {
+            Ok(value) => value,
+            Err(_) => panic!("{what} didn't come ({place})"),
+        }
+    }
+}

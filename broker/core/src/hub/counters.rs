@@ -1,6 +1,7 @@
 //! What a shard counts: everything that it accepts, refuses and drops, with the reason.
 
 use crate::model::{Reason, Status};
+use crate::session::SessionCounters;
 
 /// Takes one number: its name, help, labels, value, and whether it is a gauge.
 pub type EachNumber<'a> =
@@ -46,6 +47,8 @@ pub struct Counters {
     pub observations_overflowed: u64,
     /// Receipts whose sender had gone.
     pub receipts_abandoned: u64,
+    /// What sessions dropped or passed over.
+    pub sessions: SessionCounters,
     /// Wills sent.
     pub wills: u64,
     /// Wills refused when they fired.
@@ -73,6 +76,7 @@ impl Default for Counters {
             publishes_abandoned: 0,
             observations_overflowed: 0,
             receipts_abandoned: 0,
+            sessions: SessionCounters::default(),
             wills: 0,
             wills_refused: 0,
         }
@@ -96,6 +100,13 @@ impl Counters {
 
     pub(super) fn count_status(&mut self, status: Status, recipients: u64) {
         self.statuses[status as usize] += recipients;
+    }
+
+    pub(super) fn count_session(&mut self, counted: &SessionCounters) {
+        self.sessions.oversize += counted.oversize;
+        self.sessions.no_room += counted.no_room;
+        self.sessions.notices_dropped += counted.notices_dropped;
+        self.sessions.acks_unknown += counted.acks_unknown;
     }
 
     /// Calls `each` for every number.
@@ -148,6 +159,7 @@ impl Counters {
         sum!(clients groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
             publishes_overflowed publishes_expired publishes_abandoned observations_overflowed
             receipts_abandoned wills wills_refused);
+        self.count_session(&other.sessions);
         self.refused.iter_mut().zip(other.refused).for_each(|(sum, more)| *sum += more);
         self.statuses.iter_mut().zip(other.statuses).for_each(|(sum, more)| *sum += more);
     }

@@ -91,10 +91,15 @@ impl Tracker {
 }
 
 impl Shard {
-    /// Collects what a session has to tell: of its end, and of its deliveries.
+    /// Collects what a session has to tell: of its end, of what it dropped, and of its deliveries.
     pub(super) fn settle(&mut self, key: ConnectionKey, now: Instant) {
-        if let Some(reason) = self.clients.get_mut(key).and_then(|client| client.session.poll_fault()) {
-            self.counters.count_refusal(reason);
+        if let Some(client) = self.clients.get_mut(key) {
+            if let Some(reason) = client.session.poll_fault() {
+                self.counters.count_refusal(reason);
+            }
+            if let Some(counted) = client.session.take_counters() {
+                self.counters.count_session(&counted);
+            }
         }
         while let Some(client) = self.clients.get_mut(key) {
             let Some((slot, settled)) = client.session.poll_settled() else { break };

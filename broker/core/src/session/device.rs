@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use bugle_protocol::{Frame, MAX_BODY, NameKind, Reason, VERSION, Welcome, split};
 
-use super::SessionConfig;
+use super::{SessionConfig, SessionCounters};
 use crate::model::{
     Challenge, Command, Connected, Identity, Instant, ReceiptSlot, Refusal, Reply, Settled, Will,
 };
@@ -58,8 +58,8 @@ pub struct DeviceSession {
     unacknowledged: VecDeque<Sent>,
     /// How many of `unacknowledged` take window.
     in_window: usize,
-    /// Deliveries not written because they were larger than the device takes.
-    too_large: u64,
+    /// What was dropped.
+    pub(super) counters: SessionCounters,
     /// Who it is, from the hello on.
     client_id: Arc<str>,
     /// Frames that are to be written before anything else.
@@ -134,7 +134,7 @@ impl DeviceSession {
             sent: 0,
             unacknowledged: VecDeque::new(),
             in_window: 0,
-            too_large: 0,
+            counters: SessionCounters::default(),
             client_id: "".into(),
             control: Vec::new(),
             settled: VecDeque::new(),

@@ -24,6 +24,19 @@ pub struct SessionConfig {
     pub limits: Arc<Limits>,
 }
 
+/// What a session dropped or passed over, by reason, since it was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounters {
+    /// Deliveries and notices over what the client takes.
+    pub oversize: u64,
+    /// Deliveries that came while the window was full, against `has_room`.
+    pub no_room: u64,
+    /// Notices that found their queue full.
+    pub notices_dropped: u64,
+    /// Acknowledgements of what was not on its way.
+    pub acks_unknown: u64,
+}
+
 /// Which protocol a connection speaks, told by its first byte (DESIGN 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -106,6 +119,12 @@ impl Session {
     /// Why the session itself ended the connection, if the client or its silence is at fault; once.
     pub fn poll_fault(&mut self) -> Option<Reason> {
         either!(self, session => session.poll_fault())
+    }
+
+    /// What it dropped or passed over since it was last asked; none if nothing.
+    pub fn take_counters(&mut self) -> Option<SessionCounters> {
+        let counters = either!(self, session => std::mem::take(&mut session.counters));
+        (counters != SessionCounters::default()).then_some(counters)
     }
 
     /// Whether more bytes should be read for it.

@@ -40,7 +40,7 @@ use std::sync::Arc;
 use self::in_flight::Stage;
 use self::link::{Link, Measured};
 use self::state::SessionState;
-use super::SessionConfig;
+use super::{SessionConfig, SessionCounters};
 use crate::model::{Command, Instant, Reason, ReceiptSlot, Reply, Settled, Status};
 use crate::mqtt::{
     Ack, DecodeError, Disconnect, Packet, PacketType, Properties, Property, PropertyWriter, ReasonCode,
@@ -60,20 +60,7 @@ pub struct MqttSession {
     /// Why the session itself ended the connection, until the hub has counted it.
     fault: Option<Reason>,
     /// What was dropped.
-    pub counters: MqttCounters,
-}
-
-/// What a session dropped or passed over, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MqttCounters {
-    /// Deliveries and notices over the client's maximum packet size.
-    pub oversize: u64,
-    /// Deliveries that came while the window was full, against `has_room`.
-    pub no_room: u64,
-    /// Notices that found their queue full.
-    pub notices_dropped: u64,
-    /// Acknowledgements of packet identifiers that were not on their way.
-    pub acks_unknown: u64,
+    pub counters: SessionCounters,
 }
 
 /// Where in its life the connection is; see the diagram above.
@@ -100,7 +87,7 @@ impl MqttSession {
             second_command: None,
             settled: VecDeque::new(),
             fault: None,
-            counters: MqttCounters::default(),
+            counters: SessionCounters::default(),
         }
     }
 

@@ -62,11 +62,8 @@ impl DeviceSession {
         if !is_name(hello.client_id) {
             return Err(refusal(Reason::BadName, "a client id is 1-64 of A-Z a-z 0-9 . _ : -"));
         }
-        if usize::from(hello.max_body) < MIN_DEVICE_BODY || hello.window == 0 {
-            return Err(refusal(
-                Reason::BadOption,
-                "the receive limits are at least 128 bytes and a window of 1",
-            ));
+        if usize::from(hello.max_body) < MIN_DEVICE_BODY {
+            return Err(refusal(Reason::BadOption, "a device takes bodies of at least 128 bytes"));
         }
         let will = hello.will.map(|will| match will.frame() {
             Ok(Frame::Send(send)) => self.signal(&send).map(|signal| Will::Send(Box::new(signal))),

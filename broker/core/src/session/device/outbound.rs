@@ -60,7 +60,7 @@ impl DeviceSession {
         };
         if message.payload.len() + names + HEADER > max_body {
             self.settled.extend(delivery.slot.map(|slot| (slot, Settled::Final(Status::Overflow))));
-            self.too_large += 1;
+            self.counters.oversize += 1;
             return;
         }
         let payload = &message.payload[..];

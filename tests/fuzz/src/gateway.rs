@@ -1,0 +1,296 @@
+//! A gateway of two shards in one thread: a stranger who says what the fuzzer wants, beside a panel and a lamp on the
+//! SDK. Whatever the stranger does, every signal from panel to lamp must arrive, and be reported as delivered.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bugle_core::hub::{ConnectionKey, Credentials, Shard, ShardConfig, Transmit, owner};
+use bugle_core::model::{Instant, Limits};
+use bugle_core::rules::Rules;
+use bugle_core::session::{FirstPacket, Protocol, first_packet};
+use bugle_device::session::{CHUNK, Request, Session};
+use bugle_device::{Connection, Incoming, ReceiptMode, SendOptions, Status, Target};
+
+use crate::memory::{Memory, patient};
+use crate::{Step, Steps};
+
+const SHARDS: u16 = 2;
+/// More than one signal of the pair takes at 100 a second.
+const BETWEEN_SIGNALS: u64 = 20;
+/// Bytes at a time for a socket.
+const WRITE: usize = 16 * 1024;
+
+/// Connections of the stranger and, but for the last two, signals of the pair. More would only take time.
+const MOST: u32 = 6;
+
+/// Runs one input against the gateway. `greeting` lets the stranger in, unless the input begins by itself.
+pub fn run(input: &[u8], greeting: &[u8]) {
+    let Some((&flags, input)) = input.split_first() else { return };
+    let (mut lamp, mut panel) = (Memory::new(4096), Memory::new(4096));
+    let mut gateway = Gateway::new(lamp.session(patient("lamp")), panel.session(patient("panel")));
+    gateway.stranger(if flags & 1 == 0 { greeting } else { &[] });
+    for step in Steps(input) {
+        match step {
+            Step::Bytes(bytes) => gateway.say(bytes),
+            Step::Time(millis) => gateway.advance(millis),
+            Step::Other(0..8) => gateway.reads = !gateway.reads,
+            Step::Other(8..16) if gateway.connections < MOST => {
+                gateway.lose_stranger();
+                gateway.stranger(greeting);
+            }
+            Step::Other(16..24) if gateway.signals < MOST => gateway.exchange(),
+            Step::Other(_) => {}
+        }
+        gateway.pump();
+    }
+    gateway.exchange();
+    gateway.lose_stranger();
+    gateway.pump();
+    gateway.exchange();
+    let clients: u64 = gateway.shards.iter().map(|shard| shard.counters().clients).sum();
+    assert_eq!(clients, 2, "the stranger has gone");
+}
+
+/// One of the pair.
+struct Device<'a> {
+    session: Session<'a>,
+    shard: usize,
+    key: ConnectionKey,
+    inbound: VecDeque<u8>,
+}
+
+/// The connection under test.
+struct Stranger {
+    /// Not yet a whole first packet, as in the process's listener.
+    first: Vec<u8>,
+    /// Its shard and key, once it has one.
+    place: Option<(usize, ConnectionKey)>,
+    outbound: VecDeque<u8>,
+    ended: bool,
+}
+
+struct Gateway<'a> {
+    shards: Vec<Shard>,
+    limits: Arc<Limits>,
+    now: Instant,
+    lamp: Device<'a>,
+    panel: Device<'a>,
+    stranger: Stranger,
+    /// The stranger takes what is written to it.
+    reads: bool,
+    connections: u32,
+    signals: u32,
+}
+
+impl<'a> Gateway<'a> {
+    fn new(lamp: Session<'a>, panel: Session<'a>) -> Self {
+        let limits = Arc::new(Limits::default());
+        let shard = |index| {
+            let config = ShardConfig {
+                index,
+                shards: SHARDS,
+                limits: limits.clone(),
+                prefix: "sig".into(),
+                rules: Arc::new(Rules::open()),
+                credentials: Arc::new(Credentials::open()),
+            };
+            Shard::new(config, Box::new(|bytes| bytes.fill(0x5A)))
+        };
+        let mut shards: Vec<_> = (0..SHARDS).map(shard).collect();
+        let now = Instant::from_millis(1000);
+        let mut device = |id, mut session: Session<'a>| {
+            let shard = usize::from(owner(id, SHARDS));
+            session.handle_connected(now.as_millis());
+            let key = shards[shard].open(Protocol::Device, now);
+            Device { session, shard, key, inbound: VecDeque::new() }
+        };
+        let (lamp, panel) = (device("lamp", lamp), device("panel", panel));
+        let stranger = Stranger { first: Vec::new(), place: None, outbound: VecDeque::new(), ended: true };
+        let (reads, connections, signals) = (true, 0, 0);
+        let mut gateway = Self { shards, limits, now, lamp, panel, stranger, reads, connections, signals };
+        gateway.pump();
+        let slot = gateway.lamp.session.submit(&Request::Join("floor")).expect("it is connected");
+        gateway.pump();
+        assert!(matches!(gateway.lamp.session.poll_acceptance(slot), Some(Ok(_))), "the lamp has joined");
+        gateway.lamp.session.release(slot);
+        gateway
+    }
+
+    /// Another connection of the stranger.
+    fn stranger(&mut self, greeting: &[u8]) {
+        self.connections += 1;
+        self.stranger = Stranger { first: Vec::new(), place: None, outbound: VecDeque::new(), ended: false };
+        self.say(greeting);
+        self.pump();
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        if self.stranger.ended {
+            return;
+        }
+        if self.stranger.place.is_some() {
+            return self.stranger.outbound.extend(bytes);
+        }
+        self.stranger.first.extend(bytes);
+        match first_packet(&self.stranger.first, &self.limits) {
+            FirstPacket::Partial => {}
+            FirstPacket::Unknown => self.stranger.ended = true,
+            // A takeover is no fault: it is what these ids would ask for.
+            FirstPacket::Client { client_id: Some(id), .. } if id == "lamp" || id == "panel" => {
+                self.stranger.ended = true;
+            }
+            FirstPacket::Client { protocol, client_id } => {
+                let shard = client_id.map_or(0, |id| usize::from(owner(&id, SHARDS)));
+                self.stranger.place = Some((shard, self.shards[shard].open(protocol, self.now)));
+                self.stranger.outbound.extend(std::mem::take(&mut self.stranger.first));
+            }
+        }
+    }
+
+    fn lose_stranger(&mut self) {
+        if let Some((shard, key)) = self.stranger.place.take()
+            && !self.stranger.ended
+        {
+            self.shards[shard].handle_closed(key, self.now);
+        }
+        self.stranger.ended = true;
+    }
+
+    fn advance(&mut self, millis: u64) {
+        self.now = self.now + millis;
+        for shard in &mut self.shards {
+            shard.handle_time(self.now);
+        }
+        for device in [&mut self.lamp, &mut self.panel] {
+            device.session.handle_time(self.now.as_millis());
+        }
+    }
+
+    /// A signal from panel to lamp, its delivery and its receipt.
+    fn exchange(&mut self) {
+        self.pump();
+        // What the stranger had to say to them.
+        while self.panel.session.take(self.now.as_millis(), |_| ()).is_some() {}
+        while self.lamp.session.take(self.now.as_millis(), |_| ()).is_some() {}
+        self.pump();
+        self.advance(BETWEEN_SIGNALS);
+        self.signals += 1;
+        let payload = self.signals.to_be_bytes();
+        let options = SendOptions { receipt: ReceiptMode::Each, ..SendOptions::default() };
+        let target = Target::group("floor").only(&["lamp"]);
+        let request = Request::Send { target, payload: &payload, options: &options };
+        assert_eq!(self.panel.session.status(), Connection::Online);
+        let slot = self.panel.session.submit(&request).expect("room for a signal");
+        let mut arrived = 0;
+        let mut receipt = None;
+        for _ in 0..64 {
+            self.pump();
+            let now = self.now.as_millis();
+            while let Some(is_it) = self.lamp.session.take(now, |incoming| match incoming {
+                Incoming::Signal { sender: "panel", payload: got, .. } => got == payload,
+                _ => false,
+            }) {
+                arrived += u32::from(is_it);
+            }
+            while self.panel.session.take(now, |_| ()).is_some() {}
+            if let Some((id, status)) = self.panel.session.poll_receipt_entry(slot) {
+                assert_eq!((id.as_str(), status), ("lamp", Status::Delivered));
+            }
+            receipt = receipt.or_else(|| self.panel.session.poll_receipt(slot));
+            if receipt.is_some() {
+                break;
+            }
+        }
+        assert_eq!(arrived, 1, "signal {} to the lamp", self.signals);
+        let receipt = receipt.expect("a receipt").expect("the signal was accepted");
+        assert_eq!((receipt.counts.total(), receipt.counts.count(Status::Delivered)), (1, 1));
+        self.panel.session.release(slot);
+    }
+
+    /// Moves everything until nothing moves.
+    fn pump(&mut self) {
+        let mut turns = 0;
+        while self.turn() {
+            turns += 1;
+            assert!(turns < 100_000, "it never comes to rest");
+        }
+    }
+
+    fn turn(&mut self) -> bool {
+        let mut moved = false;
+        for from in 0..self.shards.len() {
+            while let Some((to, message)) = self.shards[from].poll_peer() {
+                moved = true;
+                self.shards[usize::from(to)].handle_peer(from as u16, message, self.now);
+            }
+            while let Some(key) = self.shards[from].poll_dirty() {
+                moved |= self.write(from, key);
+            }
+        }
+        moved |= self.hear_stranger();
+        for device in [&mut self.lamp, &mut self.panel] {
+            moved |= device.turn(&mut self.shards, self.now);
+        }
+        moved
+    }
+
+    /// Writes what a shard has for a connection.
+    fn write(&mut self, shard: usize, key: ConnectionKey) -> bool {
+        let is_stranger = self.stranger.place == Some((shard, key));
+        if is_stranger && (self.stranger.ended || !self.reads) {
+            return false;
+        }
+        let mut moved = false;
+        loop {
+            let mut out = Vec::new();
+            let transmit = self.shards[shard].poll_transmit(key, &mut out, WRITE, self.now);
+            moved |= !out.is_empty();
+            let device = [&mut self.lamp, &mut self.panel]
+                .into_iter()
+                .find(|one| (one.shard, one.key) == (shard, key));
+            if let Some(device) = device {
+                assert_ne!(transmit, Transmit::Close, "one of the pair is thrown out");
+                device.inbound.extend(&out);
+            }
+            match transmit {
+                Transmit::More => {}
+                Transmit::Drained => return moved,
+                Transmit::Close => {
+                    self.shards[shard].handle_closed(key, self.now);
+                    self.stranger.ended = true;
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn hear_stranger(&mut self) -> bool {
+        let Some((shard, key)) = self.stranger.place else { return false };
+        if self.stranger.ended || self.stranger.outbound.is_empty() || !self.shards[shard].wants_bytes(key) {
+            return false;
+        }
+        let bytes: Vec<u8> = self.stranger.outbound.drain(..).collect();
+        self.shards[shard].handle_bytes(key, &bytes, self.now);
+        true
+    }
+}
+
+impl Device<'_> {
+    fn turn(&mut self, shards: &mut [Shard], now: Instant) -> bool {
+        let mut moved = false;
+        if !self.inbound.is_empty() {
+            let used = self.session.handle_bytes(now.as_millis(), self.inbound.make_contiguous());
+            self.inbound.drain(..used);
+            moved |= used > 0;
+        }
+        let mut chunk = [0; CHUNK];
+        loop {
+            let length = self.session.poll_transmit(now.as_millis(), &mut chunk);
+            if length == 0 {
+                return moved;
+            }
+            shards[self.shard].handle_bytes(self.key, &chunk[..length], now);
+            moved = true;
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A gateway of the test's own, on free ports of the loopback.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use crate::{Finished, PATIENCE, Program, soon};
+
+/// What a gateway is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    config: String,
+    arguments: Vec<String>,
+}
+
+impl Setup {
+    /// With so many shards.
+    pub fn shards(shards: u16) -> Self {
+        Self::default().argument("--shards").argument(&shards.to_string())
+    }
+
+    /// With these lines in its configuration file.
+    #[must_use]
+    pub fn config(mut self, lines: &str) -> Self {
+        self.config += lines;
+        self.config += "\n";
+        self
+    }
+
+    /// With one more argument of `bugle serve`.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Starts it and waits until it says that it listens.
+    pub async fn start(self) -> Gateway {
+        let file = ConfigFile::new(&self.config);
+        let mut arguments: Vec<String> =
+            ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config"]
+                .map(String::from)
+                .into();
+        arguments.push(file.0.display().to_string());
+        arguments.extend(self.arguments);
+        let mut program = Program::start(bugle_program(), &arguments);
+        let address = |line: &str| {
+            let digits = |text: &str| text.split('/').next().and_then(|text| text.parse::<SocketAddr>().ok());
+            line.split_whitespace().map(|word| word.trim_start_matches("http://")).find_map(digits)
+        };
+        let clients = address(&program.line("MQTT 5 and devices").await).unwrap();
+        let admin = address(&program.line("/metrics").await).unwrap();
+        Gateway { program, port: clients.port(), admin, _file: file }
+    }
+}
+
+/// A running gateway.
+pub struct Gateway {
+    program: Program,
+    /// Where clients connect, on 127.0.0.1.
+    pub port: u16,
+    /// Where metrics are.
+    pub admin: SocketAddr,
+    _file: ConfigFile,
+}
+
+impl Gateway {
+    /// With its defaults, and so many shards.
+    pub async fn start(shards: u16) -> Self {
+        Setup::shards(shards).start().await
+    }
+
+    /// The address as a command line wants it.
+    pub fn server(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A new socket to it.
+    pub async fn connect(&self) -> TcpStream {
+        let stream = soon("a connection", TcpStream::connect(("127.0.0.1", self.port))).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// Status line and body of the admin listener's answer to `GET path`.
+    pub async fn get(&self, path: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(self.admin).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        soon("the answer of the admin listener", stream.read_to_string(&mut answer)).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+    }
+
+    /// One number of `/metrics`, by its name with labels, as `bugle_refused_total{reason="TOO_LARGE"}`.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let (_, text) = self.get("/metrics").await;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no {name} in\n{text}"));
+        value.parse::<f64>().unwrap() as u64
+    }
+
+    /// Waits until a number is as wanted. Counters have no event, so it asks again.
+    #[track_caller]
+    pub fn wait_metric(&self, name: &str, is_wanted: impl Fn(u64) -> bool) -> impl Future<Output = ()> {
+        let place = std::panic::Location::caller();
+        async move {
+            let started = Instant::now();
+            loop {
+                let value = self.metric(name).await;
+                if is_wanted(value) {
+                    return;
+                }
+                assert!(started.elapsed() < PATIENCE, "{name} is still {value} ({place})");
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    /// Memory that the process has in RAM, in KiB.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.program.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Asks it to stop, as a service manager does.
+    pub async fn terminate(&self) {
+        self.program.signal("TERM").await;
+    }
+
+    /// Waits for its end.
+    pub async fn finish(self) -> Finished {
+        self.program.finish().await
+    }
+
+    /// What it has written so far.
+    pub fn seen(&self) -> String {
+        self.program.seen()
+    }
+}
+
+/// A configuration file, which goes when this is dropped.
+struct ConfigFile(PathBuf);
+
+impl ConfigFile {
+    fn new(text: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("bugle-test-{}-{number}.toml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        // The system clears its temporary files in any case.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The program under test: what `BUGLE_BIN` names, else what `cargo build` makes of the sources.
+pub fn bugle_program() -> &'static PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| std::env::var_os("BUGLE_BIN").map_or_else(build, PathBuf::from))
+}
+
+fn build() -> PathBuf {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args([
+        "build",
+        "--locked",
+        "-p",
+        "bugle",
+        "--bin",
+        "bugle",
+        "--message-format=json-render-diagnostics",
+    ]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let built = command.output().unwrap();
+    assert!(built.status.success(), "bugle doesn't build:\n{}", String::from_utf8_lossy(&built.stderr));
+    let messages = String::from_utf8(built.stdout).unwrap();
+    let executable = |line: &str| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        (message["target"]["name"] == "bugle").then(|| message["executable"].as_str().map(PathBuf::from))?
+    };
+    messages.lines().find_map(executable).expect("cargo says where the program is")
+}

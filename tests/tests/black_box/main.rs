@@ -1,0 +1,14 @@
+//! The gateway from outside: built programs, real sockets, other people's clients. A test that needs a foreign program
+//! has its name in its own.
+#![allow(clippy::unwrap_used, reason = "all of it is test")]
+
+mod bad_input;
+mod commands;
+mod connections;
+mod credentials;
+mod device_and_mqtt;
+mod mosquitto;
+mod mqtt_refusals;
+mod operator;
+mod readme;
+mod slow_reader;
