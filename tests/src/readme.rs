@@ -89,7 +89,9 @@ impl Terminal {
             "while [ $# -gt 0 ] && [ \"$1\" != -- ]; do shift; done\n[ $# -gt 0 ] && shift\nexec bugle \"$@\"\n",
         );
         for name in ["mosquitto_pub", "mosquitto_sub", "mosquitto_rr"] {
-            terminal.program(name, &format!("PATH=${{PATH#*:}} exec {name} -p {} \"$@\"\n", gateway.port));
+            // Into a pipe they would print nothing before they end.
+            let script = format!("PATH=${{PATH#*:}} exec stdbuf -oL {name} -p {} \"$@\"\n", gateway.port);
+            terminal.program(name, &script);
         }
         terminal
     }

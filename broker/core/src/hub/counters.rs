@@ -43,8 +43,8 @@ pub struct Counters {
     pub publishes_expired: u64,
     /// Plain messages in the mailbox of a subscriber that went away.
     pub publishes_abandoned: u64,
-    /// Observers that missed a signal because their mailbox was full (T6).
-    pub observations_overflowed: u64,
+    /// Observers that missed a signal: mailbox full, deadline passed, or gone (T6).
+    pub observations_dropped: u64,
     /// Receipts whose sender had gone.
     pub receipts_abandoned: u64,
     /// What sessions dropped or passed over.
@@ -74,7 +74,7 @@ impl Default for Counters {
             publishes_overflowed: 0,
             publishes_expired: 0,
             publishes_abandoned: 0,
-            observations_overflowed: 0,
+            observations_dropped: 0,
             receipts_abandoned: 0,
             sessions: SessionCounters::default(),
             wills: 0,
@@ -124,6 +124,7 @@ impl Counters {
         one("parked_lost", "Parked signals of clients that had gone, lost", self.parked_lost, false);
         one("mailed", "Deliveries put into mailboxes", self.mailed, false);
         one("receipts_abandoned", "Receipts whose sender had gone", self.receipts_abandoned, false);
+        one("observations_dropped", "Signals that an observer missed", self.observations_dropped, false);
         one("wills", "Wills sent", self.wills, false);
         one("wills_refused", "Wills refused when they fired", self.wills_refused, false);
         for (reason, value) in [
@@ -133,14 +134,6 @@ impl Counters {
         ] {
             each("publishes_dropped", "Plain messages not delivered", &[("reason", reason)], value, false);
         }
-        let labels = [("reason", "overflow")];
-        each(
-            "observations_dropped",
-            "Signals an observer missed",
-            &labels,
-            self.observations_overflowed,
-            false,
-        );
         for &reason in Reason::ALL {
             let labels = [("reason", reason.name())];
             each("refused", "Requests and connections refused", &labels, self.refused(reason), false);
@@ -157,7 +150,7 @@ impl Counters {
             ($($field:ident)*) => { $(self.$field += other.$field;)* };
         }
         sum!(clients groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
-            publishes_overflowed publishes_expired publishes_abandoned observations_overflowed
+            publishes_overflowed publishes_expired publishes_abandoned observations_dropped
             receipts_abandoned wills wills_refused);
         self.count_session(&other.sessions);
         self.refused.iter_mut().zip(other.refused).for_each(|(sum, more)| *sum += more);

@@ -136,7 +136,7 @@ impl Shard {
     pub(super) fn drop_delivery(&mut self, delivery: &Delivery, status: Status, now: Instant) {
         match (delivery.slot, &delivery.outgoing.message.origin) {
             (Some(slot), _) => self.settle_slot(slot, Settled::Final(status), now),
-            (None, Origin::Signal { .. }) if delivery.observed => self.counters.observations_overflowed += 1,
+            (None, Origin::Signal { .. }) if delivery.observed => self.counters.observations_dropped += 1,
             (None, Origin::Signal { .. }) => self.counters.count_status(status, 1),
             (None, Origin::Topic { .. }) => match status {
                 Status::Expired => self.counters.publishes_expired += 1,

@@ -1,0 +1,262 @@
+//! Outcomes and receipts, and what is dropped on the way (S8, S9).
+
+use bugle_core::model::{Reason, Status};
+
+use crate::gateway::{Kind, Options, Outcome, SendSpec};
+use crate::stage::{Run, Stage, id_beside, number, numbers};
+
+pub fn s8_no_inbox(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let deaf = stage.member_with("deaf", Options { inbox: false, ..stage.options() });
+    let expected = if run.to.is_mqtt() { "deaf=OFFLINE" } else { "deaf=DELIVERED" };
+    assert_eq!(stage.receipt(app, "c/deaf?receipt=each", "one"), expected);
+    assert_eq!(stage.receipt(app, "g/g?receipt=each", "all"), "deaf=DELIVERED");
+    let wanted: &[&str] = if run.to.is_mqtt() { &["all"] } else { &["one", "all"] };
+    assert_eq!(stage.gateway.texts(deaf), wanted);
+}
+
+pub fn s8_ack_waits(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let far = id_beside("r", "app", run.shards, false);
+    let r = stage.member(&far);
+    stage.gateway.hold(true);
+    let ticket = stage.gateway.start_send(app, &SendSpec::new("g/g?receipt=each", "on"));
+    stage.gateway.pump();
+    let held = run.shards > 1;
+    assert_eq!(stage.gateway.outcome(app, ticket).is_none(), held);
+    assert_eq!(stage.gateway.receipts(app).is_empty(), held);
+    stage.gateway.hold(false);
+    assert_eq!(stage.gateway.outcome(app, ticket), Some(Outcome::Accepted));
+    assert_eq!(stage.gateway.texts(r), ["on"]);
+}
+
+pub fn s8_never_acks(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let mute = stage.mute_member("mute");
+    stage.member("r1");
+    stage.accepted(app, "g/g?receipt=each", "on");
+    stage.gateway.advance(9_999);
+    assert_eq!(stage.gateway.receipts(app), []);
+    stage.gateway.advance(1);
+    assert_eq!(stage.gateway.receipt(app).line(), "mute=UNCONFIRMED r1=DELIVERED");
+    // Too late.
+    stage.gateway.ack_again(mute);
+    stage.gateway.advance(20_000);
+    assert_eq!(stage.gateway.receipts(app), []);
+    assert_eq!(stage.gateway.texts(mute), ["on"]);
+}
+
+pub fn s8_never_acks_ttl(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    stage.mute_member("mute");
+    stage.accepted(app, "g/g?receipt=summary&ttl=300", "short");
+    stage.accepted(app, "g/g?receipt=summary&ttl=30000", "long");
+    stage.gateway.advance(299);
+    assert_eq!(stage.gateway.receipts(app), []);
+    stage.gateway.advance(1);
+    assert_eq!(stage.gateway.receipt(app).counts(), "UNCONFIRMED 1");
+    stage.gateway.advance(29_699);
+    assert_eq!(stage.gateway.receipts(app), []);
+    stage.gateway.advance(1);
+    assert_eq!(stage.gateway.receipt(app).counts(), "UNCONFIRMED 1");
+}
+
+pub fn s8_link_lost(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let written = stage.mute_member("written");
+    let waiting = stage.member("waiting");
+    let leaving = stage.mute_member("leaving");
+    stage.gateway.stop_reading(waiting);
+    stage.accepted(app, "g/g?receipt=each", "on");
+    assert_eq!(stage.gateway.texts(written), ["on"]);
+    stage.gateway.lose(written);
+    stage.gateway.lose(waiting);
+    assert_eq!(stage.gateway.receipts(app), []);
+    stage.gateway.goodbye(leaving);
+    let expected = "leaving=UNCONFIRMED waiting=OFFLINE written=UNCONFIRMED";
+    assert_eq!(stage.gateway.receipt(app).line(), expected);
+}
+
+pub fn s8_qos_0(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let r0 = stage.member_with("r0", Options { qos: 0, ..stage.options() });
+    stage.member("r1");
+    let expected = if run.to.is_mqtt() { "r0=UNCONFIRMED r1=DELIVERED" } else { "r0=DELIVERED r1=DELIVERED" };
+    assert_eq!(stage.receipt(app, "g/g?receipt=each", "on"), expected);
+    assert_eq!(stage.gateway.texts(r0), ["on"]);
+    if run.from.is_mqtt() {
+        // Sent at QoS 0, it is nowhere better than that; a device acknowledges all the same.
+        let status = if run.to.is_mqtt() { "UNCONFIRMED" } else { "DELIVERED" };
+        stage.accepted(app, "g/g?receipt=each&qos=0&id=m-0", "off");
+        let receipt = stage.gateway.receipt(app);
+        assert_eq!((receipt.line(), receipt.id), (format!("r0={status} r1={status}"), Some("m-0".into())));
+    }
+}
+
+pub fn s8_many(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    stage.mute_member("mute");
+    for n in 1..128 {
+        stage.member(&format!("r{n}"));
+    }
+    stage.accepted(app, "g/g?receipt=each&ttl=100", "on");
+    stage.gateway.advance(100);
+    let receipt = stage.gateway.receipt(app);
+    assert_eq!((receipt.counts().as_str(), receipt.each.len()), ("DELIVERED 127, UNCONFIRMED 1", 128));
+    stage.member("r128");
+    stage.accepted(app, "g/g?receipt=each&ttl=100", "on");
+    stage.gateway.advance(100);
+    let receipt = stage.gateway.receipt(app);
+    assert_eq!(
+        (receipt.counts().as_str(), receipt.line().as_str()),
+        ("DELIVERED 128, UNCONFIRMED 1", "mute=UNCONFIRMED")
+    );
+}
+
+pub fn s8_overflow(run: Run) {
+    let mut stage = Stage::new(run, |setup| setup.limits.mailbox_messages = 5);
+    let app = stage.app();
+    let [slow, r1] = ["slow", "r1"].map(|id| stage.member(id));
+    stage.gateway.stop_reading(slow);
+    for n in 0..5 {
+        stage.accepted(app, "g/g", &number(n));
+    }
+    assert_eq!(stage.receipt(app, "c/slow?receipt=each", "too much"), "slow=OVERFLOW");
+    stage.accepted(app, "g/g?receipt=summary&ttl=50", "too much for one");
+    stage.accepted(app, "g/g", "uncounted by the sender, not by the gateway");
+    assert_eq!(stage.gateway.receipt(app).counts(), "DELIVERED 1, OVERFLOW 1");
+    let overflowed: u64 = stage.gateway.shards.iter().map(|s| s.counters().status(Status::Overflow)).sum();
+    assert_eq!(overflowed, 3);
+    assert_eq!(stage.gateway.texts(r1).len(), 7);
+    stage.gateway.read_again(slow);
+    assert_eq!(stage.gateway.texts(slow), numbers(0..5), "what was taken is kept");
+    assert_eq!(stage.receipt(app, "c/slow?receipt=each", "there is room again"), "slow=DELIVERED");
+
+    let mut stage = Stage::new(run, |setup| setup.limits.mailbox_bytes = 10_000);
+    let app = stage.app();
+    let slow = stage.member("slow");
+    stage.gateway.stop_reading(slow);
+    stage.accepted(app, "g/g?size=8192", "");
+    assert_eq!(stage.receipt(app, "g/g?receipt=each&size=2000", ""), "slow=OVERFLOW");
+    stage.accepted(app, "g/g?size=1808", "");
+    stage.gateway.read_again(slow);
+    assert_eq!(stage.gateway.received(slow).len(), 2);
+}
+
+pub fn s8_window(run: Run) {
+    // Before MQTT 5 a client can't say what it takes.
+    if run.to == Kind::Mqtt4 {
+        return;
+    }
+    let mut stage = Stage::new(run, |setup| setup.limits.mailbox_messages = 3);
+    let app = stage.app();
+    let mute = stage.member_with("mute", Options { acks: false, window: 4, ..stage.options() });
+    for n in 0..7 {
+        stage.accepted(app, "g/g", &number(n));
+    }
+    assert_eq!(stage.receipt(app, "g/g?receipt=each", "too much"), "mute=OVERFLOW");
+    assert_eq!(stage.gateway.texts(mute), numbers(0..4));
+    stage.gateway.ack_again(mute);
+    assert_eq!(stage.gateway.texts(mute), numbers(4..7));
+}
+
+pub fn s8_no_window(run: Run) {
+    if run.to != Kind::Device {
+        return;
+    }
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let closed = stage.member_with("closed", Options { window: 0, ..stage.options() });
+    stage.accepted(app, "g/g?ttl=100&receipt=each", "on");
+    stage.gateway.advance(100);
+    assert_eq!(stage.gateway.receipt(app).line(), "closed=EXPIRED");
+    assert_eq!(stage.receipt(closed, "c/app?receipt=each", "up"), "app=DELIVERED");
+    assert_eq!((stage.gateway.texts(closed).len(), stage.gateway.texts(app)), (0, vec!["up".to_owned()]));
+}
+
+pub fn s8_too_large(run: Run) {
+    if run.to == Kind::Mqtt4 {
+        return;
+    }
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let small = stage.member_with("small", Options { longest: 256, ..stage.options() });
+    stage.member("r1");
+    assert_eq!(stage.receipt(app, "g/g?receipt=each&size=256", ""), "r1=DELIVERED small=OVERFLOW");
+    assert_eq!(stage.receipt(app, "g/g?receipt=each&size=100", ""), "r1=DELIVERED small=DELIVERED");
+    assert_eq!(stage.gateway.received(small).len(), 1);
+}
+
+pub fn s8_sender_gone(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let mute = stage.mute_member("mute");
+    stage.accepted(app, "g/g?receipt=each&ttl=100", "on");
+    let newer = stage.gateway.connect(run.to, "app", stage.options());
+    stage.gateway.ack_again(mute);
+    stage.gateway.advance(100);
+    assert_eq!((stage.gateway.receipts(app), stage.gateway.receipts(newer)), (vec![], vec![]));
+    let abandoned: u64 = stage.gateway.shards.iter().map(|s| s.counters().receipts_abandoned).sum();
+    assert_eq!(abandoned, 1);
+}
+
+pub fn s8_full_queue(run: Run) {
+    if run.shards == 1 {
+        return;
+    }
+    let mut stage = Stage::new(run, |setup| setup.limits.fifo_envelopes = 3);
+    let app = stage.app();
+    let ids = [id_beside("far", "app", run.shards, false), id_beside("near", "app", run.shards, true)];
+    let [far, near] = ids.map(|id| stage.member(&id));
+    stage.gateway.hold(true);
+    let tickets: Vec<_> =
+        (0..4).map(|n| stage.gateway.start_send(app, &SendSpec::new("g/g", &number(n)))).collect();
+    stage.gateway.pump();
+    assert_eq!(stage.gateway.refused(Reason::Overflow), 1);
+    assert_eq!(stage.gateway.texts(near), numbers(0..3), "a refused send has no effect at all");
+    stage.gateway.hold(false);
+    assert_eq!(stage.gateway.texts(far), numbers(0..3));
+    let outcomes = tickets.iter().map(|&ticket| stage.gateway.outcome(app, ticket).unwrap());
+    let names: Vec<_> = outcomes.map(|outcome| outcome.name().to_owned()).collect();
+    assert_eq!(names, ["ACCEPTED", "ACCEPTED", "ACCEPTED", "OVERFLOW"]);
+}
+
+pub fn s9_expires(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let [slow, r1] = ["slow", "r1"].map(|id| stage.member(id));
+    stage.gateway.stop_reading(slow);
+    stage.accepted(app, "g/g?receipt=each&ttl=100", "short");
+    stage.accepted(app, "g/g?receipt=each&ttl=101", "longer");
+    stage.accepted(app, "g/g", "for ever");
+    stage.accepted(app, "g/g?ttl=100", "short, without a receipt");
+    stage.gateway.advance(99);
+    assert_eq!(stage.gateway.receipts(app), []);
+    stage.gateway.advance(1);
+    assert_eq!(stage.gateway.receipt(app).line(), "r1=DELIVERED slow=EXPIRED");
+    stage.gateway.read_again(slow);
+    assert_eq!(stage.gateway.receipt(app).line(), "r1=DELIVERED slow=DELIVERED");
+    assert_eq!(stage.gateway.texts(slow), ["longer", "for ever"]);
+    assert_eq!(stage.gateway.texts(r1).len(), 4);
+    let expired: u64 = stage.gateway.shards.iter().map(|s| s.counters().status(Status::Expired)).sum();
+    assert_eq!(expired, 2);
+}
+
+pub fn s9_remaining(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let [slow, r1] = ["slow", "r1"].map(|id| stage.member(id));
+    stage.gateway.stop_reading(slow);
+    stage.accepted(app, "g/g?ttl=1000", "on");
+    stage.gateway.advance(400);
+    stage.gateway.read_again(slow);
+    let ttls = [r1, slow].map(|who| stage.gateway.received(who)[0].ttl);
+    assert_eq!(ttls, if run.to == Kind::Mqtt4 { [None; 2] } else { [Some(1000), Some(600)] });
+}

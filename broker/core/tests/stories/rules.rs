@@ -1,0 +1,104 @@
+//! Rules and credentials.
+
+use bugle_core::model::Reason;
+
+use crate::gateway::{Kind, Outcome, rules};
+use crate::stage::{Run, Stage};
+
+pub fn rules_send(run: Run) {
+    let json = r#"{"rule": [
+        {"effect": "deny", "actions": ["send"], "clients": ["app"], "groups": ["g"]},
+        {"effect": "deny", "actions": ["send"], "clients": ["app"], "to": ["r1"]}]}"#;
+    let mut stage = Stage::new(run, |setup| setup.rules = rules(json));
+    let app = stage.app();
+    let [r1, r2] = ["r1", "r2"].map(|id| stage.member(id));
+    for line in ["g/g?receipt=each", "g/g?only=r1", "g/g?except=r1", "c/r1"] {
+        stage.refused(app, line, "NOT_AUTHORIZED");
+    }
+    assert_eq!(stage.gateway.refused(Reason::NotAuthorized), 4);
+    assert_eq!(stage.gateway.receipts(app), []);
+    stage.accepted(app, "c/r2", "allowed");
+    stage.accepted(r2, "c/r1", "others may");
+    assert_eq!([r1, r2].map(|who| stage.gateway.texts(who).concat()), ["others may", "allowed"]);
+}
+
+pub fn rules_receive(run: Run) {
+    let json = r#"{"rule": [
+        {"effect": "deny", "actions": ["receive"], "clients": ["r1"], "groups": ["g"]},
+        {"effect": "deny", "actions": ["receive"], "clients": ["r2"], "to": ["app"]}]}"#;
+    let mut stage = Stage::new(run, |setup| setup.rules = rules(json));
+    let app = stage.app();
+    let [r1, r2] = ["r1", "r2"].map(|id| stage.member(id));
+    assert_eq!(stage.receipt(app, "g/g?receipt=each", "all"), "r1=DENIED r2=DELIVERED");
+    assert_eq!(stage.receipt(app, "g/g?only=r1&receipt=each", "only"), "r1=DENIED");
+    assert_eq!(stage.receipt(app, "c/r1?receipt=each", "one"), "r1=DELIVERED");
+    assert_eq!(stage.receipt(app, "c/r2?receipt=each", "one"), "r2=DENIED");
+    stage.accepted(app, "g/g", "no receipt");
+    assert_eq!(stage.gateway.texts(r1), ["one"]);
+    assert_eq!(stage.gateway.texts(r2), ["all", "no receipt"]);
+}
+
+pub fn rules_join(run: Run) {
+    let json =
+        r#"{"rule": [{"effect": "deny", "actions": ["join"], "clients": ["r*"], "groups": ["private*"]}]}"#;
+    let mut stage = Stage::new(run, |setup| setup.rules = rules(json));
+    let app = stage.app();
+    let r1 = stage.member("r1");
+    assert_eq!(stage.gateway.join(app, "private"), Outcome::Accepted);
+    let told = if run.to == Kind::Mqtt4 { "80" } else { "NOT_AUTHORIZED" };
+    let refused = stage.gateway.join(r1, "private");
+    assert!(refused.name() == told || refused.name() == "NOT_AUTHORIZED", "{refused:?}");
+    let line = "g/private?only=r1,app&receipt=each";
+    assert_eq!(stage.receipt(app, line, "on"), "app=DELIVERED r1=NOT_MEMBER");
+    assert_eq!(stage.receipt(app, "g/private?receipt=each", "on"), "");
+    assert_eq!(stage.gateway.texts(r1), [""; 0]);
+}
+
+pub fn rules_connect(run: Run) {
+    let json = r#"{"rule": [{"effect": "deny", "actions": ["connect"], "clients": ["guest-*"]}]}"#;
+    let mut stage = Stage::new(run, |setup| setup.rules = rules(json));
+    let refused = stage.gateway.try_connect(run.to, "guest-1", stage.options());
+    assert_eq!(refused, Err("NOT_AUTHORIZED".into()));
+    assert_eq!(stage.gateway.refused(Reason::NotAuthorized), 1);
+    let app = stage.app();
+    assert_eq!(stage.receipt(app, "c/guest-1?receipt=each", "on"), "guest-1=OFFLINE");
+}
+
+pub fn rules_urgent(run: Run) {
+    let json =
+        r#"{"rule": [{"effect": "deny", "actions": ["urgent"], "clients": ["app"], "groups": ["g"]}]}"#;
+    let mut stage = Stage::new(run, |setup| setup.rules = rules(json));
+    let app = stage.app();
+    let r1 = stage.member("r1");
+    stage.refused(app, "g/g?urgent=1", "NOT_AUTHORIZED");
+    stage.accepted(app, "g/g", "calm");
+    stage.accepted(app, "c/r1?urgent=1", "urgent");
+    assert_eq!(stage.gateway.texts(r1), ["calm", "urgent"]);
+}
+
+pub fn rules_plain(run: Run) {
+    let json = r#"{"rule": [
+        {"effect": "deny", "actions": ["publish"], "topics": ["locked/#"]},
+        {"effect": "deny", "actions": ["subscribe"], "topics": ["secret/#"]}]}"#;
+    let mut stage = Stage::new(run, |setup| setup.rules = rules(json));
+    let (app, r1) = (stage.app(), stage.stranger("r1"));
+    assert_eq!(stage.gateway.subscribe(r1, "locked/#", 1), Outcome::Accepted);
+    assert!(matches!(stage.gateway.subscribe(r1, "secret/door", 1), Outcome::Refused(..)));
+    assert_eq!(stage.gateway.publish(app, "locked/door", b"open", false).name(), "NOT_AUTHORIZED");
+    assert_eq!(stage.gateway.publish(app, "secret/door", b"open", false), Outcome::Accepted);
+    assert_eq!(stage.gateway.texts(r1), [""; 0]);
+}
+
+/// Clients of the tests prove themselves with their id as secret.
+pub fn credentials(run: Run) {
+    let secrets = ["app", "r1"].map(|id| (id.to_owned(), id.as_bytes().to_vec()));
+    let wrong = ("wrong".to_owned(), b"something else".to_vec());
+    let mut stage = Stage::new(run, |setup| setup.secrets = secrets.into_iter().chain([wrong]).collect());
+    let (app, _) = (stage.app(), stage.member("r1"));
+    assert_eq!(stage.receipt(app, "g/g?receipt=each", "on"), "r1=DELIVERED");
+    for id in ["wrong", "unknown"] {
+        let refused = stage.gateway.try_connect(run.to, id, stage.options());
+        assert_eq!(refused, Err("NOT_AUTHENTICATED".into()), "{id}");
+    }
+    assert_eq!(stage.gateway.refused(Reason::NotAuthenticated), 2);
+}
