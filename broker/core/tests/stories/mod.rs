@@ -56,6 +56,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("T6 observing takes a right", topics::t6_observers),
     ("T6 an observer that is a recipient gets it once", topics::t6_observing_member),
     ("T7 plain topics, both ways", topics::t7_plain),
+    ("S2 provisioned members are always members", rules::s2_provisioned),
     ("rules: sending", rules::rules_send),
     ("rules: receiving", rules::rules_receive),
     ("rules: joining", rules::rules_join),

@@ -102,3 +102,23 @@ pub fn credentials(run: Run) {
     }
     assert_eq!(stage.gateway.refused(Reason::NotAuthenticated), 2);
 }
+
+/// Always members: a device gets it without joining, an MQTT client once it subscribes, and who isn't there is
+/// OFFLINE and never NOT_MEMBER.
+pub fn s2_provisioned(run: Run) {
+    let json = r#"{"group": [{"name": "g", "members": ["r1", "r2", "r3"]}]}"#;
+    let mut stage = Stage::new(run, |setup| setup.rules = rules(json));
+    let (app, r1, r2) = (stage.app(), stage.stranger("r1"), stage.member("r2"));
+    let gets_it = run.to == Kind::Device;
+    let unjoined = if gets_it { "DELIVERED" } else { "OFFLINE" };
+    let all = format!("r1={unjoined} r2=DELIVERED r3=OFFLINE");
+    assert_eq!(stage.receipt(app, "g/g?receipt=each", "all"), all);
+    let only = "g/g?only=r1,r3,r4&receipt=each";
+    assert_eq!(stage.receipt(app, only, "only"), format!("r1={unjoined} r3=OFFLINE r4=NOT_MEMBER"));
+    let except = "g/g?except=r1,r3&receipt=each";
+    assert_eq!(stage.receipt(app, except, "except"), "r2=DELIVERED");
+    stage.gateway.lose(r1);
+    let gone = "r1=OFFLINE r2=DELIVERED r3=OFFLINE";
+    assert_eq!(stage.receipt(app, "g/g?receipt=each", "gone"), gone);
+    assert_eq!(stage.gateway.texts(r2), ["all", "except", "gone"]);
+}
