@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::options::BenchCommand;
+
 /// Where `send` and `watch` look for the gateway.
 const SERVER: &str = "127.0.0.1:1883";
 
@@ -36,6 +38,11 @@ pub enum Command {
     Watch(WatchOptions),
     /// Show the four modes and the refusals, on a gateway of its own.
     Demo,
+    /// Measure a broker: this one, or any that speaks MQTT 3.1.1.
+    ///
+    /// Exit code: 0 done, 1 refused, or something is missing that was promised, 2 bad usage, 3 no connection.
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 impl Default for Command {
@@ -89,10 +96,10 @@ pub struct SendOptions {
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
     /// Only to these of them, separated by commas.
-    #[arg(long, value_name = "IDS", requires = "group")]
+    #[arg(long, value_name = "IDS", requires = "group", conflicts_with = "to")]
     pub only: Option<String>,
     /// To all of them but these, separated by commas.
-    #[arg(long, value_name = "IDS", requires = "group")]
+    #[arg(long, value_name = "IDS", requires = "group", conflicts_with = "to")]
     pub except: Option<String>,
     /// To this client.
     #[arg(long, value_name = "CLIENT_ID")]

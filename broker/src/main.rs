@@ -1,4 +1,4 @@
-//! The `bugle` program: the gateway's process, and the client commands `send`, `watch` and `demo`.
+//! The `bugle` program: the gateway's process, the client commands `send`, `watch` and `demo`, and `bench`.
 //!
 //! The way in: [`serve`] starts it all, [`listener`] accepts and reads a first packet, [`shard_thread`] owns a
 //! shard of `bugle-core` with its sockets in [`connection`], [`fifo`] joins the shards, [`admin`] and [`metrics`]
@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod bench;
 mod cli;
 mod client;
 mod config;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Send(options) => block_on(send::run(&options)),
         Command::Watch(options) => block_on(watch::run(&options)),
         Command::Demo => block_on(demo::run()),
+        Command::Bench(command) => bench::run(&command),
     }
 }
 

@@ -1,0 +1,354 @@
+//! The bytes of the generator's two languages, MQTT 3.1.1 and the framing of devices (docs/protocol.md).
+//!
+//! What comes in is walked by length prefixes and not otherwise checked: only what the count needs is looked at. What
+//! is sent is encoded once and copied, with the stamp of each message and its packet identifier written over it.
+
+use std::num::NonZeroU16;
+
+use bugle_core::mqtt::{
+    Connect, EncodedPublish, Packet, Properties, Publish, QoS, Subscribe, SubscriptionOptions, Version,
+    encode, frame_length,
+};
+use bugle_protocol::{
+    Frame, Hello, Kind, MAX_BODY, NameList, NameRef, Publish as DevicePublish, Send as DeviceSend,
+    Target as DeviceTarget, VERSION, split,
+};
+
+use super::BenchError;
+use super::options::Protocol;
+use super::plan::{Send, Subscription, To};
+
+/// Seconds; longer than a measurement, since the generator sends no pings.
+const KEEP_ALIVE: u16 = 3600;
+/// Frames that a device lets come unacknowledged; it acknowledges at every read.
+const DEVICE_WINDOW: u16 = 1024;
+/// The prefix of signals (T1).
+const PREFIX: &str = "sig";
+
+const CONNACK: u8 = 2;
+const PUBLISH: u8 = 3;
+const PUBACK: u8 = 4;
+const SUBACK: u8 = 9;
+
+/// What came in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// The connection is good; the sender may have so many messages unacknowledged, if that is limited.
+    Connected(Option<u32>),
+    /// A subscription is good.
+    Subscribed,
+    /// A message.
+    Message(&'a [u8]),
+    /// So many messages, or joins and subscriptions of a device, are acknowledged.
+    Acknowledged(u32),
+    /// Something was refused.
+    Refused(String),
+}
+
+/// One end of a connection. It holds no bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Wire(pub Protocol);
+
+impl Wire {
+    /// Tells the events of the whole packets in `input`, puts the acknowledgements that they need to `out`, and says
+    /// how many bytes they took.
+    pub fn walk(
+        self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        on: impl FnMut(Event<'_>),
+    ) -> Result<usize, BenchError> {
+        match self.0 {
+            Protocol::Mqtt => walk_mqtt(input, out, on),
+            Protocol::Device => walk_device(input, out, on),
+        }
+    }
+
+    /// The first packet.
+    pub fn connect(self, id: &str, out: &mut Vec<u8>) -> Result<(), BenchError> {
+        match self.0 {
+            Protocol::Mqtt => {
+                let connect = Connect {
+                    version: Version::V311,
+                    client_id: id,
+                    clean_start: true,
+                    keep_alive: KEEP_ALIVE,
+                    username: None,
+                    password: None,
+                    will: None,
+                    properties: Properties::EMPTY,
+                };
+                put_packet(&Packet::Connect(connect), out)
+            }
+            Protocol::Device => {
+                let hello = Hello {
+                    version: VERSION,
+                    keep_alive: KEEP_ALIVE,
+                    max_body: MAX_BODY as u16,
+                    window: DEVICE_WINDOW,
+                    names: 0,
+                    session_expiry: 0,
+                    client_id: id,
+                    resume: None,
+                    will: None,
+                };
+                put_frame(&Frame::Hello(hello), out)
+            }
+        }
+    }
+
+    /// A subscription; `false` where this protocol needs none.
+    pub fn subscribe(
+        self,
+        id: &str,
+        subscription: &Subscription,
+        qos: u8,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, BenchError> {
+        if self.0 == Protocol::Device {
+            let frame = match subscription {
+                Subscription::Topic(filter) => Frame::Subscribe { at_least_once: qos > 0, filter },
+                Subscription::Group(group) => Frame::Join { group: NameRef::Inline(group) },
+                Subscription::Inbox | Subscription::Answers => return Ok(false),
+            };
+            put_frame(&frame, out)?;
+            return Ok(true);
+        }
+        let filter = match subscription {
+            Subscription::Topic(filter) => filter.clone(),
+            Subscription::Group(group) => format!("{PREFIX}/g/{group}"),
+            Subscription::Inbox => format!("{PREFIX}/c/{id}"),
+            Subscription::Answers => format!("{PREFIX}/r/{id}"),
+        };
+        let subscriptions = [(filter.as_str(), SubscriptionOptions::new(quality(qos)))];
+        let packet = Subscribe {
+            packet_id: NonZeroU16::MIN,
+            properties: Properties::EMPTY,
+            subscriptions: (&subscriptions).into(),
+        };
+        put_packet(&Packet::Subscribe(packet), out)?;
+        Ok(true)
+    }
+
+    /// A message to be sent many times, with a payload of so many zeroes.
+    pub fn message(self, send: &Send, payload: u16, qos: u8) -> Result<Message, BenchError> {
+        let payload = vec![0; payload.into()];
+        let (bytes, packet_id_at) = match self.0 {
+            Protocol::Mqtt => mqtt_message(&send.to, &payload, qos)?,
+            Protocol::Device => (device_message(&send.to, &payload, qos)?, None),
+        };
+        let payload_at = bytes.len() - payload.len();
+        Ok(Message { bytes, payload_at, packet_id_at, recipients: send.recipients })
+    }
+
+    /// Whether the broker acknowledges messages to their sender.
+    pub fn acknowledges(self, qos: u8) -> bool {
+        qos > 0 || self.0 == Protocol::Device
+    }
+}
+
+/// An encoded message, to be copied and stamped.
+pub struct Message {
+    bytes: Vec<u8>,
+    payload_at: usize,
+    packet_id_at: Option<usize>,
+    /// How many get it.
+    pub recipients: u32,
+}
+
+impl Message {
+    /// Appends the message with this stamp; its packet identifier comes from its number.
+    pub fn put(&self, stamp: Stamp, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.bytes);
+        let mut write = |at: usize, bytes: &[u8]| {
+            if let Some(place) = out.get_mut(start + at..start + at + bytes.len()) {
+                place.copy_from_slice(bytes);
+            }
+        };
+        write(self.payload_at, &stamp.bytes());
+        if let Some(at) = self.packet_id_at {
+            // 1 to 65535: never twice among the 32768 that may be under way.
+            let id = (stamp.number % 65_535 + 1) as u16;
+            write(at, &id.to_be_bytes());
+        }
+    }
+}
+
+/// The first bytes of every payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Which stream it is of.
+    pub stream: u32,
+    /// Its number in the stream, from 0.
+    pub number: u32,
+    /// When it should have left, in nanoseconds of the generator's clock.
+    pub due: u64,
+}
+
+impl Stamp {
+    fn bytes(self) -> [u8; 16] {
+        let Self { stream, number, due } = self;
+        (u128::from(due) << 64 | u128::from(number) << 32 | u128::from(stream)).to_le_bytes()
+    }
+
+    /// Reads it from a payload.
+    pub fn of(payload: &[u8]) -> Option<Self> {
+        let all = u128::from_le_bytes(payload.get(..16)?.try_into().ok()?);
+        Some(Self { stream: all as u32, number: (all >> 32) as u32, due: (all >> 64) as u64 })
+    }
+}
+
+fn quality(qos: u8) -> QoS {
+    if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce }
+}
+
+fn put_packet(packet: &Packet<'_>, out: &mut Vec<u8>) -> Result<(), BenchError> {
+    encode(packet, Version::V311, out).map_err(|error| BenchError::Usage(error.to_string()))
+}
+
+fn put_frame(frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<(), BenchError> {
+    let start = out.len();
+    out.resize(start + frame.encoded_len(), 0);
+    let written = frame.encode(&mut out[start..]);
+    written.map(drop).map_err(|_| BenchError::Usage("a frame does not fit its own length".to_owned()))
+}
+
+fn mqtt_message(to: &To, payload: &[u8], qos: u8) -> Result<(Vec<u8>, Option<usize>), BenchError> {
+    let topic = match to {
+        To::Topic(topic) => topic.clone(),
+        To::Client(id) => format!("{PREFIX}/c/{id}"),
+        To::Group { name, only, except } => {
+            let lists = [("only", only), ("except", except)];
+            let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
+            let options: Vec<_> = lists.map(|(key, list)| format!("{key}={}", list.join(","))).collect();
+            let mark = if options.is_empty() { "" } else { "?" };
+            format!("{PREFIX}/g/{name}{mark}{}", options.join("&"))
+        }
+    };
+    let publish = Publish {
+        dup: false,
+        qos: quality(qos),
+        retain: false,
+        topic: &topic,
+        packet_id: None,
+        properties: Properties::EMPTY,
+        payload,
+    };
+    let encoded = EncodedPublish::new(&publish, Version::V311);
+    let encoded = encoded.map_err(|error| BenchError::Usage(error.to_string()))?;
+    Ok((encoded.as_bytes().to_vec(), encoded.packet_id_at()))
+}
+
+fn device_message(to: &To, payload: &[u8], qos: u8) -> Result<Vec<u8>, BenchError> {
+    let (listed, excluded);
+    let target = match to {
+        To::Topic(topic) => {
+            let topic = NameRef::Inline(topic);
+            let publish = DevicePublish { topic, at_least_once: qos > 0, retain: false, payload };
+            let mut bytes = Vec::new();
+            put_frame(&Frame::Publish(publish), &mut bytes)?;
+            return Ok(bytes);
+        }
+        To::Client(id) => DeviceTarget::Client(NameRef::Inline(id)),
+        To::Group { name, only, except } => {
+            (listed, excluded) = (refs(only), refs(except));
+            DeviceTarget::Group {
+                group: NameRef::Inline(name),
+                only: (!listed.is_empty()).then(|| NameList::new(&listed)),
+                except: (!excluded.is_empty()).then(|| NameList::new(&excluded)),
+            }
+        }
+    };
+    let mut bytes = Vec::new();
+    put_frame(&Frame::Send(DeviceSend::new(target, payload)), &mut bytes)?;
+    Ok(bytes)
+}
+
+fn refs(ids: &[String]) -> Vec<NameRef<'_>> {
+    ids.iter().map(|id| NameRef::Inline(id)).collect()
+}
+
+fn unreadable() -> BenchError {
+    BenchError::Broker("sent a packet that can't be read".to_owned())
+}
+
+fn walk_mqtt(input: &[u8], out: &mut Vec<u8>, mut on: impl FnMut(Event<'_>)) -> Result<usize, BenchError> {
+    let mut taken = 0;
+    loop {
+        let rest = &input[taken..];
+        let Some(length) = frame_length(rest).map_err(|_| unreadable())? else { return Ok(taken) };
+        let Some(packet) = rest.get(..length) else { return Ok(taken) };
+        taken += length;
+        let first = packet[0];
+        match first >> 4 {
+            PUBLISH => {
+                let payload = publish_payload(packet, first & 0b110 != 0, out).ok_or_else(unreadable)?;
+                on(Event::Message(payload));
+            }
+            PUBACK => on(Event::Acknowledged(1)),
+            CONNACK => match packet.get(3) {
+                Some(0) => on(Event::Connected(None)),
+                code => on(Event::Refused(format!("the connection, with return code {code:?}"))),
+            },
+            SUBACK => match packet.get(4) {
+                Some(0..=2) => on(Event::Subscribed),
+                code => on(Event::Refused(format!("a subscription, with return code {code:?}"))),
+            },
+            _ => {}
+        }
+    }
+}
+
+/// The payload of a PUBLISH; one with an identifier is acknowledged.
+fn publish_payload<'a>(packet: &'a [u8], has_id: bool, out: &mut Vec<u8>) -> Option<&'a [u8]> {
+    let length_bytes = packet.get(1..)?.iter().position(|byte| byte & 0x80 == 0)? + 1;
+    let body = packet.get(1 + length_bytes..)?;
+    let (topic_length, rest) = body.split_first_chunk::<2>()?;
+    let rest = rest.get(usize::from(u16::from_be_bytes(*topic_length))..)?;
+    if !has_id {
+        return Some(rest);
+    }
+    let (&[high, low], payload) = rest.split_first_chunk::<2>()?;
+    out.extend_from_slice(&[PUBACK << 4, 2, high, low]);
+    Some(payload)
+}
+
+fn walk_device(input: &[u8], out: &mut Vec<u8>, mut on: impl FnMut(Event<'_>)) -> Result<usize, BenchError> {
+    let mut taken = 0;
+    let mut numbered = 0;
+    while let Some(raw) = split(&input[taken..], MAX_BODY).map_err(|_| unreadable())? {
+        taken += raw.length;
+        numbered += u32::from(raw.kind.is_numbered());
+        if matches!(raw.kind, Kind::NAME | Kind::RECEIPT) {
+            continue;
+        }
+        match raw.decode() {
+            Ok(Frame::Delivery(delivery)) => on(Event::Message(delivery.payload)),
+            Ok(Frame::Message(message)) => on(Event::Message(message.payload)),
+            Ok(Frame::Ack { frames }) => on(Event::Acknowledged(frames)),
+            Ok(Frame::Welcome(welcome)) => on(Event::Connected(Some(welcome.window.into()))),
+            Ok(Frame::Refused { reason, text, .. }) => on(Event::Refused(format!("{reason:?}: {text}"))),
+            Ok(Frame::Bye { reason, text }) => {
+                on(Event::Refused(format!("the connection, {reason:?}: {text}")))
+            }
+            Ok(Frame::Challenge { .. }) => {
+                on(Event::Refused(
+                    "the connection: it wants credentials, which the generator has none of".to_owned(),
+                ));
+            }
+            Ok(Frame::Ping { token }) => {
+                put_frame(&Frame::Pong { clock: token.map(|token| (token, 0)) }, out)?;
+            }
+            Ok(_) => {}
+            Err(_) => return Err(unreadable()),
+        }
+    }
+    if numbered > 0 {
+        put_frame(&Frame::Ack { frames: numbered }, out)?;
+    }
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests;
