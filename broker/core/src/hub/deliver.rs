@@ -18,6 +18,9 @@ use crate::model::{
 };
 use crate::rules::{Action, Actor, Object, decide};
 
+/// Room for subscribers that is kept from one publish to the next.
+const KEPT_SUBSCRIBERS: usize = 16 * 1024;
+
 impl Shard {
     pub(super) fn deliver_for_peer(&mut self, from: ShardIndex, envelope: &Envelope, now: Instant) {
         let report = self.deliver_signal(from, envelope, now);
@@ -215,21 +218,46 @@ impl Shard {
     /// filters match (T7).
     pub(super) fn deliver_publish(&mut self, message: &Arc<Message>, now: Instant) {
         let Origin::Topic { topic, publisher, .. } = &message.origin else { return };
-        let publisher_key = self.by_identity.get(publisher).copied();
-        let mut subscribers: Map<ConnectionKey, Reception> = Map::default();
-        self.topics.for_each_match(topic, &mut |&key, &reception| {
-            if !(reception.no_local && publisher_key == Some(key)) {
-                // The highest QoS of several matching filters [MQTT-3.3.5-1].
-                let kept = subscribers.entry(key).or_insert(reception);
-                kept.qos = kept.qos.max(reception.qos);
-            }
-        });
+        let mut subscribers = std::mem::take(&mut self.subscribers);
+        self.topics.for_each_match(topic, &mut |&key, &reception| subscribers.push((key, reception)));
+        if subscribers.iter().any(|(_, reception)| reception.no_local) {
+            let own = self.by_identity.get(publisher).copied();
+            subscribers.retain(|(key, reception)| !(reception.no_local && own == Some(*key)));
+        }
+        if subscribers.len() > 1 {
+            self.unite(&mut subscribers);
+        }
         let outgoing = Outgoing::new(message.clone());
-        for (key, reception) in subscribers {
+        for (key, reception) in subscribers.drain(..) {
             let delivery = Delivery { outgoing: outgoing.clone(), reception, observed: false, slot: None };
             if let Err(refused) = self.mail(key, delivery, now) {
                 self.drop_delivery(&refused, Status::Overflow, now);
             }
+        }
+        // Kept for the next publish, unless this one was out of the ordinary.
+        if subscribers.capacity() <= KEPT_SUBSCRIBERS {
+            self.subscribers = subscribers;
+        }
+    }
+
+    /// A client with several matching filters gets the message once, with the highest QoS of them
+    /// [MQTT-3.3.5-1]. Usually there is no such client, which one look at each shows.
+    fn unite(&mut self, subscribers: &mut Vec<(ConnectionKey, Reception)>) {
+        self.signals += 1;
+        let round = self.signals;
+        let mut overlaps = false;
+        for (key, _) in &*subscribers {
+            if let Some(client) = self.clients.get_mut(*key) {
+                overlaps |= std::mem::replace(&mut client.considered, round) == round;
+            }
+        }
+        if overlaps {
+            let mut united: Map<ConnectionKey, Reception> = Map::default();
+            for (key, reception) in subscribers.drain(..) {
+                let kept = united.entry(key).or_insert(reception);
+                kept.qos = kept.qos.max(reception.qos);
+            }
+            subscribers.extend(united);
         }
     }
 

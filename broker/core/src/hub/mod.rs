@@ -140,6 +140,8 @@ pub struct Shard {
     interests: u64,
 
     timers: Timers,
+    /// The subscribers of the publish at hand; empty in between.
+    subscribers: Vec<(ConnectionKey, Reception)>,
     dirty: VecDeque<ConnectionKey>,
     /// Connections whose session may go on with input that it kept.
     resumable: Vec<ConnectionKey>,
@@ -176,6 +178,7 @@ impl Shard {
             sessions: 0,
             interests: 0,
             timers: Timers::default(),
+            subscribers: Vec::new(),
             dirty: VecDeque::new(),
             resumable: Vec::new(),
             shutting_down: false,

@@ -372,9 +372,11 @@ impl Shard {
             return Err(Refusal::new(Reason::NotAuthorized, "the rules don't let this client publish there"));
         }
         let mut peers: Set<ShardIndex> = Set::default();
-        self.peer_topics.for_each_match(topic, &mut |&shard, ()| {
-            peers.insert(shard);
-        });
+        if !self.peer_topics.is_empty() {
+            self.peer_topics.for_each_match(topic, &mut |&shard, ()| {
+                peers.insert(shard);
+            });
+        }
         if peers.iter().any(|&peer| !self.backbone.has_room(peer)) {
             return Err(Refusal::new(Reason::Overflow, "the queue to a part of the gateway is full"));
         }

@@ -90,8 +90,7 @@ impl<K: Copy + Eq + Hash, V> TopicTree<K, V> {
     }
 
     /// Whether there is no entry at all.
-    #[cfg(test)]
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.root.is_empty()
     }
 }
