@@ -159,7 +159,10 @@ impl Connection {
         for _ in 0..READS_PER_TURN {
             if self.is_open() && self.kept() > 0 {
                 match self.poll_kept(context) {
-                    Poll::Ready(Ok(())) => host.flush(self.key),
+                    Poll::Ready(Ok(())) => {
+                        host.tick();
+                        host.flush(self.key);
+                    }
                     Poll::Ready(Err(_)) => host.lose(self.key),
                     Poll::Pending => {}
                 }

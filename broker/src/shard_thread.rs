@@ -5,7 +5,6 @@
 //! a thousand writes and no wake-up. Calls into the shard are short and never wait; none is made within another.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::TcpStream as StdTcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -17,6 +16,7 @@ use std::time::Duration;
 use bugle_core::hub::{ConnectionKey, Counters, PeerMessage, Shard, ShardConfig, Transmit};
 use bugle_core::model::Instant;
 use bugle_core::session::Protocol;
+use slotmap::SecondaryMap;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local, yield_now};
@@ -41,6 +41,8 @@ const MAX_SCRATCH: usize = 256 * 1024;
 const MAX_KEPT: usize = 8 * 1024 * 1024;
 /// Connections that are written to before reads and timers have their turn.
 const FLUSHES_PER_TURN: usize = 1024;
+/// Connections that are written to between two looks at the clock: far less than a millisecond's worth.
+const FLUSHES_PER_TICK: usize = 32;
 /// How long clients have for their goodbye when the process stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -154,7 +156,7 @@ fn fill_random(bytes: &mut [u8]) {
 /// What a shard's thread holds.
 pub struct ShardHost {
     shard: RefCell<Shard>,
-    connections: RefCell<HashMap<ConnectionKey, Rc<Connection>>>,
+    connections: RefCell<SecondaryMap<ConnectionKey, Rc<Connection>>>,
     /// Tasks of connections, those that linger included.
     tasks: Cell<usize>,
     read_buffer: RefCell<Box<[u8]>>,
@@ -165,6 +167,8 @@ pub struct ShardHost {
     /// The last task of a connection has ended.
     all_ended: Notify,
     clock: Clock,
+    /// The moment that calls into the shard are told: looked at when something comes in, and every so many writes.
+    now: Cell<Instant>,
     counters: Arc<ProcessCounters>,
 }
 
@@ -177,7 +181,8 @@ impl ShardHost {
     ) -> Self {
         Self {
             shard: RefCell::new(shard),
-            connections: RefCell::default(),
+            connections: RefCell::new(SecondaryMap::new()),
+            now: Cell::new(clock.now()),
             tasks: Cell::new(0),
             read_buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
             scratch: RefCell::new(Vec::with_capacity(2 * TRANSMIT)),
@@ -189,8 +194,14 @@ impl ShardHost {
         }
     }
 
+    /// Looks at the clock.
+    pub fn tick(&self) {
+        self.now.set(self.clock.now());
+    }
+
     /// Gives the shard what a socket had.
     pub fn handle_bytes(&self, key: ConnectionKey, bytes: &[u8]) {
+        self.tick();
         let wants = self.guarded(key, |shard, now| {
             shard.handle_bytes(key, bytes, now);
             shard.wants_bytes(key)
@@ -203,6 +214,7 @@ impl ShardHost {
 
     /// Gives the shard what another one sent.
     pub fn handle_peer(&self, from: u16, message: PeerMessage) {
+        self.tick();
         self.caught("a message of another shard", |shard, now| shard.handle_peer(from, message, now));
         self.wake.notify_one();
     }
@@ -247,7 +259,8 @@ impl ShardHost {
 
     /// The connection is no more. Without effect if that is known already.
     pub fn lose(&self, key: ConnectionKey) {
-        let Some(connection) = self.connections.borrow_mut().remove(&key) else { return };
+        let Some(connection) = self.connections.borrow_mut().remove(key) else { return };
+        self.tick();
         connection.end();
         self.caught("the end of a connection", |shard, now| shard.handle_closed(key, now));
         self.wake.notify_one();
@@ -272,7 +285,7 @@ impl ShardHost {
     }
 
     fn connection(&self, key: ConnectionKey) -> Option<Rc<Connection>> {
-        self.connections.borrow().get(&key).cloned()
+        self.connections.borrow().get(key).cloned()
     }
 
     /// Calls the shard for one connection, which a panic costs.
@@ -286,7 +299,7 @@ impl ShardHost {
 
     /// Calls the shard. None if it panicked, which is counted and logged.
     fn caught<R>(&self, during: &str, f: impl FnOnce(&mut Shard, Instant) -> R) -> Option<R> {
-        let now = self.clock.now();
+        let now = self.now.get();
         let result = catch_unwind(AssertUnwindSafe(|| f(&mut self.shard.borrow_mut(), now)));
         if result.is_err() {
             self.counters.panicked();
@@ -309,6 +322,7 @@ impl ShardHost {
                     continue;
                 }
             };
+            self.tick();
             let Some(key) = self.caught("a new connection", |shard, now| shard.open(protocol, now)) else {
                 continue;
             };
@@ -332,6 +346,7 @@ impl ShardHost {
                 Control::ShutDown => break,
             }
         }
+        self.tick();
         self.caught("the stop", |shard, now| shard.shut_down(now));
         self.wake.notify_one();
         let _ = timeout(FAREWELL, async {
@@ -352,6 +367,7 @@ impl ShardHost {
                 () = self.wake.notified() => {}
                 () = timer.as_mut(), if armed.is_some() => {
                     armed = None;
+                    self.tick();
                     self.caught("a deadline", |shard, now| shard.handle_time(now));
                 }
             }
@@ -373,13 +389,16 @@ impl ShardHost {
 
     /// Whether all was taken out.
     fn settle(self: &Rc<Self>) -> bool {
-        let mut flushes = 0;
+        let mut flushes = 0_usize;
         loop {
             let has_forwarded = self.forward();
             let before = flushes;
             while let Some(Some(key)) =
                 self.caught("the choice of what to write", |shard, _| shard.poll_dirty())
             {
+                if flushes.is_multiple_of(FLUSHES_PER_TICK) {
+                    self.tick();
+                }
                 self.flush(key);
                 flushes += 1;
                 if flushes == FLUSHES_PER_TURN {
