@@ -17,12 +17,12 @@ impl Shard {
     pub(super) fn connect(&mut self, key: ConnectionKey, request: ConnectRequest, now: Instant) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let expected = client.challenge.take();
-        match self.credentials.check(request.identity.as_ref(), &request.credential, expected.as_ref()) {
+        match self.credentials.check(request.identity.as_ref(), &request.credential, expected.as_deref()) {
             Check::Good => {}
             Check::ChallengeFirst => {
                 let mut nonce = [0; bugle_protocol::auth::NONCE];
                 (self.random)(&mut nonce);
-                client.challenge = Some(Challenge(nonce));
+                client.challenge = Some(Box::new(Challenge(nonce)));
                 return self.reply(key, Reply::Challenge(Challenge(nonce)), now);
             }
             Check::Refused(refusal) => return self.refuse_connect(key, refusal, now),

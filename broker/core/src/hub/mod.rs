@@ -90,7 +90,8 @@ struct Client {
     /// Set when it is let in.
     identity: Option<Identity>,
     client_id: Option<ClientId>,
-    challenge: Option<Challenge>,
+    /// Boxed, since nearly all the time there is none.
+    challenge: Option<Box<Challenge>>,
     mailbox: Mailbox,
     /// Takes signals to itself, and how.
     inbox: Option<Reception>,
