@@ -31,12 +31,15 @@ impl Shard {
             let refusal = Refusal::new(Reason::ShuttingDown, "the gateway is stopping");
             return self.refuse_connect(key, refusal, now);
         }
-        if self.by_identity.len() >= self.limits.clients_per_shard {
+        let assigned = request.identity.is_none();
+        let identity = request.identity.unwrap_or_else(|| self.new_identity());
+        // One that takes over needs no place of its own.
+        if self.by_identity.len() >= self.limits.clients_per_shard
+            && !self.by_identity.contains_key(&identity)
+        {
             let refusal = Refusal::new(Reason::TooMany, "the gateway has all the clients that it may have");
             return self.refuse_connect(key, refusal, now);
         }
-        let assigned = request.identity.is_none();
-        let identity = request.identity.unwrap_or_else(|| self.new_identity());
         if !self.may(&identity, Action::Connect, Object::Gateway) {
             let refusal = Refusal::new(Reason::NotAuthorized, "the rules don't let this client connect");
             return self.refuse_connect(key, refusal, now);

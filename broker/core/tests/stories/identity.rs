@@ -1,5 +1,6 @@
 //! Who is who, who is a member, and who gets its own (S1, S2, S5).
 
+use bugle_core::hub::owner;
 use bugle_core::model::Reason;
 
 use crate::gateway::{Kind, Options, Outcome, SendSpec, Will};
@@ -77,4 +78,19 @@ pub fn s5_no_local(run: Run) {
     }
     assert_eq!((stage.gateway.texts(app).len(), stage.gateway.texts(r1).len()), (0, 2));
     assert_eq!(stage.receipt(r1, "g/g?receipt=each", "back"), "app=DELIVERED");
+}
+
+/// A gateway with all the clients that it may have still lets one take over its own connection.
+pub fn s1_full(run: Run) {
+    let mut stage = Stage::new(run, |setup| setup.limits.clients_per_shard = 1);
+    let older = stage.app();
+    let owned_alike = |id: &String| owner(id, run.shards) == owner("app", run.shards);
+    let another = (0..).map(|n| format!("r{n}")).find(owned_alike).unwrap();
+    let options = stage.options();
+    assert!(stage.gateway.try_connect(run.to, &another, options).is_err());
+    assert_eq!(stage.gateway.refused(Reason::TooMany), 1);
+    assert!(stage.gateway.is_open(older));
+    let options = stage.options();
+    assert!(stage.gateway.try_connect(run.to, "app", options).is_ok());
+    assert!(!stage.gateway.is_open(older));
 }

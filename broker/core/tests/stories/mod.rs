@@ -16,6 +16,7 @@ pub type Story = fn(Run);
 /// What each is about, and the clause.
 pub const STORIES: &[(&str, Story)] = &[
     ("S1 takeover across protocols", identity::s1_takeover),
+    ("S1 a full gateway still lets a client take over its own connection", identity::s1_full),
     ("S1 an id that is no client id is a plain client", identity::s1_plain_client),
     ("S2 leaving, and the end of a connection, end membership", identity::s2_leaving),
     ("S5 No Local wins over only and echo", identity::s5_no_local),
