@@ -21,6 +21,12 @@ pub struct Program {
     err: Pipe,
 }
 
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill_group();
+    }
+}
+
 /// How a program ended.
 #[derive(Clone, Debug)]
 pub struct Finished {
@@ -81,13 +87,26 @@ impl Program {
 
     /// Starts what `command` says.
     pub fn spawn(mut command: Command) -> Self {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).env_remove("RUST_LOG");
+        // A group of its own: what a shell starts in turn has to end with it.
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).process_group(0);
+        command.env_remove("RUST_LOG");
         let name = format!("{:?}", command.as_std());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let (tell, lines) = unbounded_channel();
         let out = Pipe::read(child.stdout.take().unwrap(), tell.clone());
         let err = Pipe::read(child.stderr.take().unwrap(), tell);
         Self { name, child, lines, out, err }
+    }
+
+    fn kill_group(&self) {
+        // None once it has ended and was waited for: then the group may be someone else's.
+        if let Some(id) = self.child.id() {
+            let group = format!("-{id}");
+            let _ = std::process::Command::new("kill")
+                .args(["-KILL", "--", &group])
+                .stderr(Stdio::null())
+                .status();
+        }
     }
 
     /// The process id.
