@@ -61,6 +61,9 @@ impl Shard {
             return Some(report);
         }
         self.timers.push(signal.closes, Timer::Receipt(key));
+        if let Some(tracker) = self.trackers.get_mut(key) {
+            tracker.closes = Some(signal.closes);
+        }
         None
     }
 

@@ -41,7 +41,7 @@ use park::Park;
 use receipts::Tracker;
 use send::InFlight;
 use subscribe::{LocalInterest, PendingSubscribe};
-use timers::Timers;
+use timers::{Timer, Timers};
 use topic_tree::TopicTree;
 
 slotmap::new_key_type! {
@@ -228,7 +228,9 @@ impl Shard {
             client.session.handle_closed();
             self.settle(key, now);
             self.end_client(key, true, now);
-            self.clients.remove(key);
+            if let Some(at) = self.clients.remove(key).and_then(|client| client.timer) {
+                self.timers.remove(at, Timer::Client(key));
+            }
             self.resume_sessions(now);
         }
     }

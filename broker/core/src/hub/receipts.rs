@@ -2,6 +2,7 @@
 
 use slotmap::DefaultKey;
 
+use super::timers::Timer;
 use super::{ConnectionKey, SendKey, Shard};
 use crate::backbone::{Backbone, PeerMessage, ShardIndex, ShardReport};
 use crate::model::{ClientId, Delivery, Instant, Origin, ReceiptMode, ReceiptSlot, Settled, Status};
@@ -15,6 +16,8 @@ pub(super) struct Tracker {
     origin: ShardIndex,
     send: SendKey,
     receipt: ReceiptMode,
+    /// When the receipt closes, if that is in the queue of timers.
+    pub(super) closes: Option<Instant>,
     /// Past it, what is still in a mailbox is EXPIRED.
     deadline: Option<Instant>,
     recipients: Vec<(ClientId, Progress)>,
@@ -37,7 +40,7 @@ impl Tracker {
         receipt: ReceiptMode,
         deadline: Option<Instant>,
     ) -> Self {
-        Self { origin, send, receipt, deadline, recipients: Vec::new(), open: 0 }
+        Self { origin, send, receipt, deadline, closes: None, recipients: Vec::new(), open: 0 }
     }
 
     /// Notes a recipient whose mailbox is about to be tried, and says where it stands.
@@ -120,6 +123,9 @@ impl Shard {
     /// that was reported before is nothing.
     pub(super) fn finish_tracker(&mut self, key: DefaultKey, now: Instant) {
         let Some(tracker) = self.trackers.remove(key) else { return };
+        if let Some(closes) = tracker.closes {
+            self.timers.remove(closes, Timer::Receipt(key));
+        }
         let report = tracker.report(now);
         for &status in Status::ALL {
             self.counters.count_status(status, report.counts.count(status).into());

@@ -2,9 +2,10 @@
 //!
 //! A client has at most one live entry, at or before its deadline; when it fires too early (the keep-alive
 //! deadline moves with every packet) it is simply put in again. That keeps the packet path free of the queue.
+//! What is over before its time is taken out, so that the queue is no longer than what is really awaited,
+//! whatever ttl a sender asks for.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 
 use slotmap::DefaultKey;
 
@@ -20,20 +21,29 @@ pub(super) enum Timer {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Timers(BinaryHeap<Reverse<(Instant, Timer)>>);
+pub(super) struct Timers(BTreeSet<(Instant, Timer)>);
 
 impl Timers {
     pub(super) fn next(&self) -> Option<Instant> {
-        self.0.peek().map(|Reverse((at, _))| *at)
+        self.0.first().map(|(at, _)| *at)
     }
 
     pub(super) fn push(&mut self, at: Instant, timer: Timer) {
-        self.0.push(Reverse((at, timer)));
+        self.0.insert((at, timer));
+    }
+
+    pub(super) fn remove(&mut self, at: Instant, timer: Timer) {
+        self.0.remove(&(at, timer));
     }
 
     fn pop_due(&mut self, now: Instant) -> Option<(Instant, Timer)> {
         self.next().filter(|&at| at <= now)?;
-        self.0.pop().map(|Reverse(due)| due)
+        self.0.pop_first()
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -50,7 +60,9 @@ impl Shard {
             },
         };
         if client.timer.is_none_or(|at| deadline < at) {
-            client.timer = Some(deadline);
+            if let Some(later) = client.timer.replace(deadline) {
+                self.timers.remove(later, Timer::Client(key));
+            }
             self.timers.push(deadline, Timer::Client(key));
         }
     }
@@ -76,5 +88,24 @@ impl Shard {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_leaves_the_queue() {
+        let at = Instant::from_millis;
+        let mut timers = Timers::default();
+        timers.push(at(5), Timer::Departed);
+        timers.push(at(5), Timer::Departed);
+        timers.push(at(u64::MAX), Timer::Receipt(DefaultKey::default()));
+        timers.remove(at(u64::MAX), Timer::Receipt(DefaultKey::default()));
+        assert_eq!((timers.len(), timers.next()), (1, Some(at(5))));
+        assert_eq!(timers.pop_due(at(4)), None);
+        assert_eq!(timers.pop_due(at(5)), Some((at(5), Timer::Departed)));
+        assert_eq!(timers.len(), 0);
     }
 }

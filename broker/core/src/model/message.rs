@@ -88,23 +88,11 @@ impl Outgoing {
     /// The encoding for `key`, made by `encode` if it is the first of its kind.
     ///
     /// Keeps a few: a recipient with a key of its own (a rare ttl or subscription id) doesn't make it grow.
-    pub fn encoding(
-        &self,
-        key: EncodingKey,
-        encode: impl FnOnce(&Message) -> crate::mqtt::EncodedPublish,
-    ) -> Rc<crate::mqtt::EncodedPublish> {
-        match self.try_encoding(key, |message| Ok::<_, std::convert::Infallible>(encode(message))) {
-            Ok(packet) => packet,
-            Err(never) => match never {},
-        }
-    }
-
-    /// As [`encoding`](Self::encoding), where encoding can fail; a failure is not kept.
     ///
     /// # Errors
     ///
-    /// That of `encode`.
-    pub fn try_encoding<E>(
+    /// That of `encode`; nothing is kept of it.
+    pub fn encoding<E>(
         &self,
         key: EncodingKey,
         encode: impl FnOnce(&Message) -> Result<crate::mqtt::EncodedPublish, E>,

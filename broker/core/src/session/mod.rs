@@ -73,14 +73,6 @@ impl Session {
         }
     }
 
-    /// Which protocol it speaks.
-    pub fn protocol(&self) -> Protocol {
-        match self {
-            Self::Mqtt(_) => Protocol::Mqtt,
-            Self::Device(_) => Protocol::Device,
-        }
-    }
-
     /// The next command in `input`. To be called until it gives none: then all of `input` is used up or kept.
     pub fn handle_bytes(&mut self, input: &mut &[u8], now: Instant) -> Option<Command> {
         either!(self, session => session.handle_bytes(input, now))
@@ -104,11 +96,6 @@ impl Session {
     /// Appends what else is to be sent. Never waits behind deliveries.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) {
         either!(self, session => session.poll_transmit(out, now));
-    }
-
-    /// Whether [`poll_transmit`](Self::poll_transmit) has something.
-    pub fn has_output(&self) -> bool {
-        either!(self, session => session.has_output())
     }
 
     /// What became of a delivery that someone waits to hear of.

@@ -39,6 +39,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("S8 a receipt isn't for who takes over its sender", receipts::s8_sender_gone),
     ("S8 a full queue between shards refuses with OVERFLOW", receipts::s8_full_queue),
     ("S8 a full window fills the mailbox", receipts::s8_window),
+    ("S8 a complete receipt leaves nothing that waits for its ttl", receipts::s8_nothing_left),
     ("S9 past its ttl a signal is dropped from the mailbox", receipts::s9_expires),
     ("S9 the remaining time comes with the delivery", receipts::s9_remaining),
     ("S11 in order over all modes", order::s11_order),

@@ -260,3 +260,14 @@ pub fn s9_remaining(run: Run) {
     let ttls = [r1, slow].map(|who| stage.gateway.received(who)[0].ttl);
     assert_eq!(ttls, if run.to == Kind::Mqtt4 { [None; 2] } else { [Some(1000), Some(600)] });
 }
+
+/// A receipt that is complete leaves nothing behind that waits for its ttl, which may be weeks.
+pub fn s8_nothing_left(run: Run) {
+    let mut stage = Stage::open(run);
+    let (app, r1) = (stage.app(), stage.member("r1"));
+    let receipt = stage.receipt(app, "g/g?receipt=each&ttl=4294967295", "on");
+    assert_eq!(receipt, "r1=DELIVERED");
+    stage.gateway.lose(app);
+    stage.gateway.lose(r1);
+    assert!(stage.gateway.shards.iter().all(|shard| shard.deadline().is_none()));
+}

@@ -22,11 +22,6 @@ pub(super) fn append(frame: &Frame<'_>, out: &mut Vec<u8>) {
 }
 
 impl DeviceSession {
-    /// Whether there is something to write that is no delivery.
-    pub fn has_output(&self) -> bool {
-        !self.control.is_empty() || self.ack_due > 0
-    }
-
     /// Appends what waits, refusals before the acknowledgement that covers them.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>, _now: Instant) {
         if !self.control.is_empty() {

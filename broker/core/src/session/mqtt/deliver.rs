@@ -36,7 +36,7 @@ impl MqttSession {
         let shared = if Rc::strong_count(outgoing) == 1 {
             None
         } else {
-            match outgoing.try_encoding(form.key(), |message| form.encoded(message, &self.config.prefix)) {
+            match outgoing.encoding(form.key(), |message| form.encoded(message, &self.config.prefix)) {
                 Ok(encoded) if encoded.size() <= self.link.max_packet => Some(encoded),
                 _ => return self.drop_oversize(*slot),
             }

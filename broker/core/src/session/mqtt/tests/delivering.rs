@@ -222,7 +222,7 @@ fn a_message_to_many_is_encoded_once_for_each_kind_of_recipient() {
     for version in [Version::V311, Version::V5] {
         let message = &outgoing.message;
         let form = super::super::deliver::Form::new(message, &reception(Q1), version, scripts[0].now);
-        let packet = outgoing.try_encoding(form.key(), |_| {
+        let packet = outgoing.encoding(form.key(), |_| {
             encoded += 1;
             Err(())
         });
