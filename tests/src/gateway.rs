@@ -2,8 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::{Finished, PATIENCE, Program, soon};
+use crate::{Finished, PATIENCE, Program, bugle_program, soon};
 
 /// What a gateway is started with.
 #[derive(Clone, Debug, Default)]
@@ -166,35 +164,4 @@ impl Drop for ConfigFile {
         // The system clears its temporary files in any case.
         let _ = std::fs::remove_file(&self.0);
     }
-}
-
-/// The program under test: what `BUGLE_BIN` names, else what `cargo build` makes of the sources.
-pub fn bugle_program() -> &'static PathBuf {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| std::env::var_os("BUGLE_BIN").map_or_else(build, PathBuf::from))
-}
-
-fn build() -> PathBuf {
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    command.args([
-        "build",
-        "--locked",
-        "-p",
-        "bugle",
-        "--bin",
-        "bugle",
-        "--message-format=json-render-diagnostics",
-    ]);
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
-    let built = command.output().unwrap();
-    assert!(built.status.success(), "bugle doesn't build:\n{}", String::from_utf8_lossy(&built.stderr));
-    let messages = String::from_utf8(built.stdout).unwrap();
-    let executable = |line: &str| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        (message["target"]["name"] == "bugle").then(|| message["executable"].as_str().map(PathBuf::from))?
-    };
-    messages.lines().find_map(executable).expect("cargo says where the program is")
 }

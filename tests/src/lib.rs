@@ -9,7 +9,9 @@ use std::future::Future;
 use std::time::Duration;
 
 mod app;
+mod built;
 mod device;
+mod foreign;
 mod gateway;
 mod mosquitto;
 mod mqtt_bytes;
@@ -17,8 +19,10 @@ mod program;
 pub mod readme;
 
 pub use app::{Acknowledgement, App, Message, Version};
+pub use built::{bugle_program, example_program};
 pub use device::{Device, Outcome, Signal, config};
-pub use gateway::{Gateway, Setup, bugle_program};
+pub use foreign::{foreign, in_foreign};
+pub use gateway::{Gateway, Setup};
 pub use mosquitto::{mosquitto_pub, mosquitto_rr, mosquitto_sub};
 pub use mqtt_bytes::{
     RawClient, connect_packet, connect_packet_with_will, device_hello, disconnect_reason, publish_packet,

@@ -24,7 +24,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::new(&id, b"", std::process::id());
     let (client, mut runner) = bugle_device::new(&mut state, config, milliseconds)?;
     let mut connector = async || {
-        let stream = TcpStream::connect(&server).await?;
+        // The runner tries again by itself, after longer and longer pauses; this only says so.
+        let failed = |error: &_| eprintln!("{id}: no gateway at {server}: {error}; trying again");
+        let stream = TcpStream::connect(&server).await.inspect_err(failed)?;
         stream.set_nodelay(true)?;
         Ok::<_, std::io::Error>(FromTokio::new(stream))
     };

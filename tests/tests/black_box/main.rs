@@ -7,6 +7,7 @@ mod commands;
 mod connections;
 mod credentials;
 mod device_and_mqtt;
+mod examples;
 mod mosquitto;
 mod mqtt_refusals;
 mod operator;
