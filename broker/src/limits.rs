@@ -1,6 +1,6 @@
 //! The `[limits]` of the configuration: the model's limits, with the units in their names.
 
-use bugle_core::model::Limits;
+use bugle_core::model::{Limits, OfflineFull};
 use serde::{Deserialize, Serialize};
 
 macro_rules! limits {
@@ -54,6 +54,14 @@ limits! {
     mailbox_messages => mailbox_messages: usize, 1..=10_000_000;
     /// Bytes of payload that wait for one recipient.
     mailbox_bytes => mailbox_bytes: usize, 8192..=1 << 30;
+    /// Messages kept for one client that is away.
+    offline_messages => offline_messages: usize, 1..=10_000_000;
+    /// Bytes of payload kept for one client that is away.
+    offline_bytes => offline_bytes: usize, 1024..=1 << 30;
+    /// What becomes of a message for which that leaves no room: `refuse-newest` or `drop-oldest`.
+    offline_full => offline_full: OfflineFull, OfflineFull::RefuseNewest..=OfflineFull::DropOldest;
+    /// Seconds for which a session is kept at most while its client is away; 4294967295 is for ever.
+    session_expiry_max_seconds => session_expiry_max: u32, 0..=u32::MAX;
     /// Envelopes that wait between two shards.
     fifo_envelopes => fifo_envelopes: usize, 16..=1 << 24;
     /// Groups that one client may be in.

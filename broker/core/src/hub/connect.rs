@@ -1,12 +1,14 @@
 //! Letting clients in, taking over, and what is left when they go (S1).
 
+use std::sync::Arc;
+
 use super::credentials::Check;
 use super::park::Park;
 use super::timers::Timer;
 use super::{ConnectionKey, Shard};
 use crate::backbone::{Backbone, owner};
 use crate::model::{
-    Challenge, ConnectRequest, Connected, Filter, Identity, Instant, Reason, Refusal, Reply, Status, Will,
+    Challenge, ConnectRequest, Connected, Identity, Instant, Message, Reason, Refusal, Reply, Will,
 };
 use crate::rules::{Action, Object};
 
@@ -48,7 +50,7 @@ impl Shard {
             let refusal = Refusal::new(reason, "this client's session is owned elsewhere");
             return self.refuse_connect(key, refusal, now);
         }
-        self.take_over(&identity, now);
+        let kept = self.take_over(&identity, request.clean_start, now);
 
         self.sessions += 1;
         let session = self.sessions << 16 | u64::from(self.index);
@@ -59,14 +61,19 @@ impl Shard {
         client.client_id = identity.client_id();
         client.identity = Some(identity.clone());
         client.will = request.will;
+        client.will_delay = request.will_delay;
+        client.session_expiry = request.session_expiry.min(self.limits.session_expiry_max);
         client.inbox = request.inbox;
         self.by_identity.insert(identity.clone(), key);
         self.counters.connects += 1;
         self.counters.clients += 1;
+        let session_present = kept.is_some_and(|kept| self.resume_session(kept, key, now));
         if let Some(reception) = request.inbox {
             self.join_provisioned(key, reception);
         }
-        self.reply(key, Reply::Connected(Connected { identity, assigned, session }), now);
+        let session_expiry = self.clients.get(key).map_or(0, |client| client.session_expiry);
+        let connected = Connected { identity, assigned, session, session_present, session_expiry };
+        self.reply(key, Reply::Connected(connected), now);
     }
 
     fn refuse_connect(&mut self, key: ConnectionKey, refusal: Refusal, now: Instant) {
@@ -87,53 +94,27 @@ impl Shard {
         }
     }
 
-    /// Ends the connection that `identity` has, if any, and tells it why.
-    fn take_over(&mut self, identity: &Identity, now: Instant) {
-        if let Some(&older) = self.by_identity.get(identity) {
+    /// Ends the connection that `identity` has, if any, and tells it why; gives the session that is then kept for
+    /// it, unless the newer connection begins anew.
+    fn take_over(&mut self, identity: &Identity, clean_start: bool, now: Instant) -> Option<ConnectionKey> {
+        if let Some(&older) = self.by_identity.get(identity)
+            && self.clients.get(older).is_some_and(|client| client.away.is_none())
+        {
             self.counters.takeovers += 1;
             self.end_client(older, true, now);
             let why = Refusal::new(Reason::TakenOver, "a newer connection has the same client id");
             self.close(older, why, now);
         }
-    }
-
-    /// Takes a client out of everything but its connection, which may still have something to be told.
-    /// Does nothing the second time.
-    pub(super) fn end_client(&mut self, key: ConnectionKey, with_will: bool, now: Instant) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let Some(identity) = client.identity.take() else { return };
-        let filters: Vec<_> = client
-            .groups
-            .drain(..)
-            .map(Filter::Group)
-            .chain(client.filters.drain(..).map(Filter::Topic))
-            .collect();
-        let will = client.will.take();
-        let sender = client.client_id.take();
-        client.inbox = None;
-        let park = std::mem::replace(&mut client.park, Park::new(&self.limits, now));
-        let mut unread = Vec::new();
-        while let Some(delivery) = client.mailbox.pop() {
-            unread.push(delivery);
+        let kept = self.by_identity.get(identity).copied()?;
+        if clean_start {
+            self.end_away(kept, now);
+            return None;
         }
-
-        for filter in filters {
-            self.forget(key, &filter, now);
-        }
-        self.by_identity.swap_remove(&identity);
-        self.counters.clients -= 1;
-        self.keep_park(identity.clone(), park, now);
-        for delivery in unread {
-            let status = if delivery.is_expired(now) { Status::Expired } else { Status::Offline };
-            self.drop_delivery(&delivery, status, now);
-        }
-        if with_will && let Some(will) = will {
-            self.fire_will(&identity, sender, will, now);
-        }
+        Some(kept)
     }
 
     /// Keeps a used bucket, so that reconnecting doesn't refill it, and parked sends, which are still sent.
-    fn keep_park(&mut self, identity: Identity, mut park: Park, now: Instant) {
+    pub(super) fn keep_park(&mut self, identity: Identity, mut park: Park, now: Instant) {
         if park.is_idle(&self.limits, now) {
             return;
         }
@@ -156,7 +137,7 @@ impl Shard {
     }
 
     /// A will on a signalling topic is a send, checked when it fires (T1).
-    fn fire_will(
+    pub(super) fn fire_will(
         &mut self,
         identity: &Identity,
         sender: Option<crate::model::ClientId>,
@@ -166,7 +147,12 @@ impl Shard {
         let sent = match (will, sender) {
             (Will::Send(signal), Some(sender)) => self.send_will(&sender, *signal, now),
             (Will::Send(_), None) => Err(Refusal::new(Reason::NotAuthorized, "no client id of S1")),
-            (Will::Publish(message), _) => self.publish(identity, &message, now),
+            (Will::Publish { message, expiry: None }, _) => self.publish(identity, &message, now),
+            (Will::Publish { message, expiry: Some(seconds) }, _) => {
+                let deadline = Some(now + u64::from(seconds) * 1000);
+                let message = Message { deadline, ..Message::clone(&message) };
+                self.publish(identity, &Arc::new(message), now)
+            }
         };
         match sent {
             Ok(()) => self.counters.wills += 1,

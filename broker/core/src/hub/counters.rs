@@ -12,6 +12,12 @@ pub type EachNumber<'a> =
 pub struct Counters {
     /// Clients connected now.
     pub clients: u64,
+    /// Sessions kept now whose client is away.
+    pub sessions_away: u64,
+    /// Sessions that went on with a new connection.
+    pub sessions_resumed: u64,
+    /// Sessions that ended while their client was away, by expiry or by a clean start.
+    pub sessions_ended: u64,
     /// Groups with a member on this shard now.
     pub groups: u64,
     /// Connections that were let in.
@@ -59,6 +65,9 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             clients: 0,
+            sessions_away: 0,
+            sessions_resumed: 0,
+            sessions_ended: 0,
             groups: 0,
             connects: 0,
             takeovers: 0,
@@ -113,6 +122,9 @@ impl Counters {
     pub fn each(&self, each: &mut EachNumber<'_>) {
         let mut one = |name, help, value, gauge| each(name, help, &[], value, gauge);
         one("clients", "Clients connected now", self.clients, true);
+        one("sessions_away", "Sessions kept now whose client is away", self.sessions_away, true);
+        one("sessions_resumed", "Sessions that went on with a new connection", self.sessions_resumed, false);
+        one("sessions_ended", "Sessions that ended while their client was away", self.sessions_ended, false);
         one("groups", "Groups with a member, summed over shards", self.groups, true);
         one("connects", "Connections let in", self.connects, false);
         one("takeovers", "Connections taken over by a newer one", self.takeovers, false);
@@ -149,7 +161,7 @@ impl Counters {
         macro_rules! sum {
             ($($field:ident)*) => { $(self.$field += other.$field;)* };
         }
-        sum!(clients groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
+        sum!(clients sessions_away sessions_resumed sessions_ended groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
             publishes_overflowed publishes_expired publishes_abandoned observations_dropped
             receipts_abandoned wills wills_refused);
         self.count_session(&other.sessions);

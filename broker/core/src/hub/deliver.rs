@@ -145,6 +145,10 @@ impl Shard {
     fn give(&mut self, round: &mut Round<'_>, key: ConnectionKey, reception: Reception) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.considered = self.signals;
+        if client.away.is_some() {
+            let Some(id) = client.client_id.clone() else { return };
+            return self.settle_without_mailbox(round, &id, Status::Offline);
+        }
         let mut slot = None;
         // The id is shared text: cloned only where a receipt is to name it.
         if round.tracker.is_some() || !self.rules.is_uniform(Action::Receive) {
@@ -272,12 +276,22 @@ impl Shard {
     }
 
     /// Puts a delivery into a mailbox, after what expired there if it is full; or gives it back.
-    fn mail(&mut self, key: ConnectionKey, delivery: Delivery, now: Instant) -> Result<(), Delivery> {
+    pub(super) fn mail(
+        &mut self,
+        key: ConnectionKey,
+        delivery: Delivery,
+        now: Instant,
+    ) -> Result<(), Delivery> {
         let Some(client) = self.clients.get_mut(key) else { return Err(delivery) };
-        let mut result = client.mailbox.try_push(delivery, &self.limits);
+        if client.away.is_some() {
+            self.mail_away(key, delivery, now);
+            return Ok(());
+        }
+        let (messages, bytes) = (self.limits.mailbox_messages, self.limits.mailbox_bytes);
+        let mut result = client.mailbox.try_push(delivery, messages, bytes);
         if let Err(refused) = result {
             let expired = client.mailbox.take_expired(now);
-            result = client.mailbox.try_push(refused, &self.limits);
+            result = client.mailbox.try_push(refused, messages, bytes);
             for delivery in expired {
                 self.drop_delivery(&delivery, Status::Expired, now);
             }

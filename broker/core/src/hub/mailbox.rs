@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::model::{Delivery, Instant, Limits};
+use crate::model::{Delivery, Instant};
 
 /// The queue of one recipient.
 #[derive(Debug, Default)]
@@ -13,14 +13,15 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Takes `delivery`, or gives it back when the mailbox is full: that is OVERFLOW for the new one.
+    /// Takes `delivery`, or gives it back when the mailbox has that many messages or bytes: that is OVERFLOW for
+    /// the new one.
     ///
     /// The urgent lane has the same bounds for itself, so that what isn't urgent can't shut it.
-    pub fn try_push(&mut self, delivery: Delivery, limits: &Limits) -> Result<(), Delivery> {
+    pub fn try_push(&mut self, delivery: Delivery, messages: usize, bytes: usize) -> Result<(), Delivery> {
         let size = size(&delivery);
         let urgent = delivery.outgoing.message.urgent;
         let lane = if urgent { &mut self.urgent } else { &mut self.normal };
-        if lane.len() >= limits.mailbox_messages || (!urgent && self.bytes + size > limits.mailbox_bytes) {
+        if lane.len() >= messages || (!urgent && self.bytes + size > bytes) {
             return Err(delivery);
         }
         self.bytes += size;
@@ -54,6 +55,11 @@ impl Mailbox {
         }
         self.bytes -= expired.iter().map(size).sum::<usize>();
         expired
+    }
+
+    /// All that waits, urgent ones first.
+    pub fn into_deliveries(self) -> impl Iterator<Item = Delivery> {
+        self.urgent.into_iter().chain(self.normal)
     }
 
     /// Whether nothing waits.

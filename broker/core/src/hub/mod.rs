@@ -7,6 +7,7 @@
 //! (which recipients, receive rules, mailboxes) → `poll_transmit` (mailbox → session → bytes). The way back:
 //! the session settles a delivery → [`receipts`] → [`send`] merges the shards' reports → the sender's session.
 
+mod away;
 mod connect;
 mod counters;
 mod credentials;
@@ -36,6 +37,7 @@ use crate::model::{
 };
 use crate::rules::{Action, Actor, Object, Rules, decide};
 use crate::session::{Protocol, Session, SessionConfig};
+use away::Away;
 use mailbox::Mailbox;
 use park::Park;
 use receipts::Tracker;
@@ -98,6 +100,14 @@ struct Client {
     groups: Set<GroupName>,
     filters: Set<Arc<str>>,
     will: Option<Will>,
+    /// Seconds from the loss of the connection to the will.
+    will_delay: u32,
+    /// Seconds for which the session is kept without a connection.
+    session_expiry: u32,
+    /// There is no connection: what is due of the session all the same.
+    away: Option<Box<Away>>,
+    /// Its last connection was of another protocol than its session's.
+    foreign: bool,
     park: Park,
     open_receipts: usize,
     /// It is in the queue of those with something to write.
@@ -106,6 +116,31 @@ struct Client {
     timer: Option<Instant>,
     /// The last signal that it was considered for, so that an observer isn't given what it got as a recipient.
     considered: u64,
+}
+
+impl Client {
+    fn new(session: Session, limits: &Limits, now: Instant) -> Self {
+        Self {
+            session,
+            identity: None,
+            client_id: None,
+            challenge: None,
+            mailbox: Mailbox::default(),
+            inbox: None,
+            groups: Set::default(),
+            filters: Set::default(),
+            will: None,
+            will_delay: 0,
+            session_expiry: 0,
+            away: None,
+            foreign: false,
+            park: Park::new(limits, now),
+            open_receipts: 0,
+            dirty: false,
+            timer: None,
+            considered: 0,
+        }
+    }
 }
 
 /// One part of the gateway: an owner of clients, and of nothing else that is shared.
@@ -189,22 +224,8 @@ impl Shard {
 
     /// A new connection, whose first packet is still to come through [`handle_bytes`](Self::handle_bytes).
     pub fn open(&mut self, protocol: Protocol, now: Instant) -> ConnectionKey {
-        let key = self.clients.insert(Client {
-            session: Session::new(protocol, self.session_config.clone(), now),
-            identity: None,
-            client_id: None,
-            challenge: None,
-            mailbox: Mailbox::default(),
-            inbox: None,
-            groups: Set::default(),
-            filters: Set::default(),
-            will: None,
-            park: Park::new(&self.limits, now),
-            open_receipts: 0,
-            dirty: false,
-            timer: None,
-            considered: 0,
-        });
+        let session = Session::new(protocol, self.session_config.clone(), now);
+        let key = self.clients.insert(Client::new(session, &self.limits, now));
         self.schedule(key);
         key
     }
@@ -293,6 +314,7 @@ impl Shard {
         let Some(client) = self.clients.get_mut(key) else { return Transmit::Close };
         let mut expired = Vec::new();
         client.session.poll_transmit(out, now);
+        client.session.poll_resend(out, limit, now);
         while out.len() < limit && client.session.has_room() {
             match client.mailbox.pop() {
                 Some(delivery) if delivery.is_expired(now) => expired.push(delivery),
@@ -303,7 +325,7 @@ impl Shard {
         client.session.poll_transmit(out, now);
         let transmit = if client.session.is_closing() {
             Transmit::Close
-        } else if client.session.has_room() && !client.mailbox.is_empty() {
+        } else if client.session.has_resends() || (client.session.has_room() && !client.mailbox.is_empty()) {
             Transmit::More
         } else {
             Transmit::Drained
@@ -358,7 +380,12 @@ impl Shard {
             Command::Refuse { request, refusal } => self.refuse(key, request, refusal, now),
             Command::Subscribe { request, items } => self.handle_subscribe(key, request, items, now),
             Command::Unsubscribe { request, filters } => self.handle_unsubscribe(key, request, &filters, now),
-            Command::Disconnect { with_will } => self.end_client(key, with_will, now),
+            Command::Disconnect { with_will, session_expiry } => {
+                if let (Some(expiry), Some(client)) = (session_expiry, self.clients.get_mut(key)) {
+                    client.session_expiry = expiry.min(self.limits.session_expiry_max);
+                }
+                self.end_client(key, with_will, now);
+            }
         }
     }
 
@@ -389,6 +416,7 @@ impl Shard {
     fn mark_dirty(&mut self, key: ConnectionKey) {
         if let Some(client) = self.clients.get_mut(key)
             && !client.dirty
+            && client.away.is_none()
         {
             client.dirty = true;
             self.dirty.push_back(key);

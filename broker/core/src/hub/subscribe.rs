@@ -188,6 +188,35 @@ impl Shard {
         }
     }
 
+    /// Ends the topic filters of a client.
+    pub(super) fn forget_filters(&mut self, key: ConnectionKey, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        for filter in std::mem::take(&mut client.filters) {
+            self.forget(key, &Filter::Topic(filter), now);
+        }
+    }
+
+    /// Gives all groups and topic filters of one client to another, which is the same to everyone else.
+    pub(super) fn move_subscriptions(&mut self, from: ConnectionKey, to: ConnectionKey) {
+        let Some(client) = self.clients.get_mut(from) else { return };
+        let (groups, filters) = (std::mem::take(&mut client.groups), std::mem::take(&mut client.filters));
+        for group in &groups {
+            if let Some(members) = self.groups.get_mut(group)
+                && let Some(reception) = members.swap_remove(&from)
+            {
+                members.insert(to, reception);
+            }
+        }
+        for filter in &filters {
+            if let Some(reception) = self.topics.remove(filter, &from) {
+                self.topics.insert(filter, to, reception);
+            }
+        }
+        if let Some(client) = self.clients.get_mut(to) {
+            (client.groups, client.filters) = (groups, filters);
+        }
+    }
+
     fn add_interest(&mut self, key: InterestKey, is_new: bool, pending: SubscribeKey) {
         let others = usize::from(self.backbone.shards()) - 1;
         let fresh = LocalInterest { clients: 0, added: 0, awaited: 0, waiting: Vec::new() };

@@ -52,7 +52,11 @@ impl Shard {
     pub(super) fn schedule(&mut self, key: ConnectionKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let release = client.park.release();
-        let deadline = match (client.session.deadline(), release) {
+        let due = match &client.away {
+            Some(away) => away.deadline(),
+            None => client.session.deadline(),
+        };
+        let deadline = match (due, release) {
             (Some(deadline), Some(release)) => deadline.min(release),
             (deadline, release) => match deadline.or(release) {
                 Some(only) => only,
@@ -78,6 +82,11 @@ impl Shard {
                         continue;
                     }
                     client.timer = None;
+                    if client.away.is_some() {
+                        self.handle_away(key, now);
+                        self.schedule(key);
+                        continue;
+                    }
                     if client.session.deadline().is_some_and(|deadline| deadline <= now) {
                         client.session.handle_time(now);
                         self.settle(key, now);

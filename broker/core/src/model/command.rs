@@ -58,6 +58,8 @@ pub enum Command {
     Disconnect {
         /// Whether its will is to be published all the same.
         with_will: bool,
+        /// A session expiry in seconds that replaces that of the connect request.
+        session_expiry: Option<u32>,
     },
 }
 
@@ -72,7 +74,17 @@ pub struct ConnectRequest {
     pub will: Option<Will>,
     /// Its inbox is open from the start: device sessions have no subscription for it.
     pub inbox: Option<Reception>,
+    /// Begin anew: a session kept for this identity ends first.
+    pub clean_start: bool,
+    /// Seconds for which the session is to be kept without a connection; 0 ends it with the connection,
+    /// [`NEVER_EXPIRES`] keeps it.
+    pub session_expiry: u32,
+    /// Seconds between the loss of the connection and the will; a session that ends before fires it.
+    pub will_delay: u32,
 }
+
+/// A session expiry without end, as MQTT 5 writes it [section 3.1.2.11.2].
+pub const NEVER_EXPIRES: u32 = u32::MAX;
 
 /// What a client shows for itself.
 #[derive(Debug)]
@@ -107,7 +119,12 @@ pub enum Will {
     /// A signal, checked when it fires (T1).
     Send(Box<Signal>),
     /// A message to a plain topic.
-    Publish(Arc<Message>),
+    Publish {
+        /// The message, without a deadline.
+        message: Arc<Message>,
+        /// Seconds to live from the moment it fires.
+        expiry: Option<u32>,
+    },
 }
 
 /// Something that can be subscribed to, without the how.
@@ -162,6 +179,10 @@ pub struct Connected {
     pub assigned: bool,
     /// The number of its session, unique in this process.
     pub session: u64,
+    /// It goes on with what was kept of its last connection.
+    pub session_present: bool,
+    /// Seconds for which it will be kept, which may be less than asked for.
+    pub session_expiry: u32,
 }
 
 impl Connected {

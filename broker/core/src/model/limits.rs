@@ -1,5 +1,24 @@
 //! How much anyone may have. The defaults are the design's; configuration replaces them.
 
+/// Which message is dropped when a client that is away has as many as are kept for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OfflineFull {
+    /// The one that comes.
+    RefuseNewest,
+    /// The one that has waited longest.
+    DropOldest,
+}
+
+impl std::fmt::Display for OfflineFull {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::RefuseNewest => "refuse-newest",
+            Self::DropOldest => "drop-oldest",
+        })
+    }
+}
+
 /// Bounds that hold for every client and every shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -13,6 +32,14 @@ pub struct Limits {
     pub mailbox_messages: usize,
     /// Bytes of payload that wait for one recipient.
     pub mailbox_bytes: usize,
+    /// Messages kept for one client that is away.
+    pub offline_messages: usize,
+    /// Bytes of payload kept for one client that is away.
+    pub offline_bytes: usize,
+    /// What becomes of a message for which that leaves no room.
+    pub offline_full: OfflineFull,
+    /// Seconds for which any session is kept at most while its client is away; `u32::MAX` is for ever.
+    pub session_expiry_max: u32,
     /// Envelopes that wait between two shards.
     pub fifo_envelopes: usize,
     /// Groups that one client may be in.
@@ -43,6 +70,10 @@ impl Default for Limits {
             park_bytes: 64 * 1024,
             mailbox_messages: 1000,
             mailbox_bytes: 1024 * 1024,
+            offline_messages: 1000,
+            offline_bytes: 1024 * 1024,
+            offline_full: OfflineFull::RefuseNewest,
+            session_expiry_max: u32::MAX,
             fifo_envelopes: 8192,
             groups_per_client: 256,
             filters_per_client: 1024,

@@ -10,7 +10,7 @@ use super::{ClientId, GroupName, Identity, Instant, Mode, Status};
 pub use crate::mqtt::QoS;
 
 /// A message, shared by all its recipients on all shards.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Message {
     /// Where it comes from.
     pub origin: Origin,

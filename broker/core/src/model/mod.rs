@@ -10,10 +10,11 @@ mod signal;
 mod time;
 
 pub use command::{
-    Challenge, Command, ConnectRequest, Connected, Credential, Filter, Reply, RequestId, SubscribeItem, Will,
+    Challenge, Command, ConnectRequest, Connected, Credential, Filter, NEVER_EXPIRES, Reply, RequestId,
+    SubscribeItem, Will,
 };
 pub use identity::{ClientId, GroupName, Identity, MessageId};
-pub use limits::Limits;
+pub use limits::{Limits, OfflineFull};
 pub use message::{
     Delivery, Encoding, EncodingKey, Message, Origin, Outgoing, QoS, ReceiptSlot, Reception, Settled,
 };

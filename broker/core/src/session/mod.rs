@@ -11,9 +11,11 @@ use std::sync::Arc;
 
 pub use device::DeviceSession;
 pub use first_packet::{FirstPacket, first_packet};
-pub use mqtt::MqttSession;
+pub use mqtt::{KeptSession, MqttSession};
 
-use crate::model::{Command, Delivery, Instant, Limits, Reason, ReceiptSlot, Reply, Settled};
+use crate::model::{
+    Command, Delivery, GroupName, Instant, Limits, Reason, ReceiptSlot, Reception, Reply, Settled,
+};
 
 /// What all sessions of a gateway share.
 #[derive(Clone, Debug)]
@@ -91,6 +93,72 @@ impl Session {
     /// Writes a delivery to `out`; only when it [has room](Self::has_room).
     pub fn handle_delivery(&mut self, delivery: Delivery, out: &mut Vec<u8>, now: Instant) {
         either!(self, session => session.handle_delivery(delivery, out, now));
+    }
+
+    /// Appends what the client hadn't acknowledged when its last connection ended, until `out` holds `limit`
+    /// bytes or a little more.
+    pub fn poll_resend(&mut self, out: &mut Vec<u8>, limit: usize, now: Instant) {
+        match self {
+            Self::Mqtt(session) => session.poll_resend(out, limit, now),
+            Self::Device(_) => {}
+        }
+    }
+
+    /// Whether [`poll_resend`](Self::poll_resend) may have something.
+    pub fn has_resends(&self) -> bool {
+        match self {
+            Self::Mqtt(session) => session.has_resends(),
+            Self::Device(_) => false,
+        }
+    }
+
+    /// What it speaks.
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Self::Mqtt(_) => Protocol::Mqtt,
+            Self::Device(_) => Protocol::Device,
+        }
+    }
+
+    /// A session without a connection, which only keeps what another had.
+    pub fn away(config: Arc<SessionConfig>, kept: Option<KeptSession>, now: Instant) -> Self {
+        Self::Mqtt(Box::new(MqttSession::away(config, kept.unwrap_or_default(), now)))
+    }
+
+    /// Takes out what outlives the connection, if the protocol has such a thing; what was written and not
+    /// acknowledged is settled.
+    pub fn take_kept(&mut self) -> Option<KeptSession> {
+        match self {
+            Self::Mqtt(session) => Some(session.take_kept()),
+            Self::Device(session) => {
+                session.handle_closed();
+                None
+            }
+        }
+    }
+
+    /// Goes on with what was kept of an earlier connection of the same protocol.
+    pub fn adopt(&mut self, kept: Option<KeptSession>) {
+        if let (Self::Mqtt(session), Some(kept)) = (self, kept) {
+            session.adopt(kept);
+        }
+    }
+
+    /// Is a member of these groups already, and open to its inbox, from a session of the other protocol.
+    pub fn adopt_places(&mut self, groups: Vec<(GroupName, Reception)>, inbox: Option<Reception>) {
+        match self {
+            Self::Mqtt(session) => session.adopt_places(groups, inbox),
+            // Names are announced as they are used.
+            Self::Device(_) => {}
+        }
+    }
+
+    /// Takes the publishes that the client hasn't acknowledged: its session ends, and they may go to others.
+    pub fn take_unacknowledged(&mut self) -> Vec<Delivery> {
+        match self {
+            Self::Mqtt(session) => session.take_unacknowledged(),
+            Self::Device(_) => Vec::new(),
+        }
     }
 
     /// Appends what else is to be sent. Never waits behind deliveries.

@@ -39,9 +39,11 @@ use std::sync::Arc;
 
 use self::in_flight::Stage;
 use self::link::{Link, Measured};
-use self::state::SessionState;
+use self::state::{Form, SessionState};
 use super::{SessionConfig, SessionCounters};
-use crate::model::{Command, Instant, Reason, ReceiptSlot, Reply, Settled, Status};
+use crate::model::{
+    Command, Delivery, GroupName, Instant, Reason, ReceiptSlot, Reception, Reply, Settled, Status,
+};
 use crate::mqtt::{
     Ack, DecodeError, Disconnect, Packet, PacketType, Properties, Property, PropertyWriter, ReasonCode,
     Version, decode, refusal_version,
@@ -61,6 +63,17 @@ pub struct MqttSession {
     fault: Option<Reason>,
     /// What was dropped.
     pub counters: SessionCounters,
+}
+
+/// What of a session outlives its connection.
+#[derive(Debug)]
+pub struct KeptSession(Box<SessionState>);
+
+impl Default for KeptSession {
+    /// Nothing.
+    fn default() -> Self {
+        Self(Box::new(SessionState::new()))
+    }
 }
 
 /// Where in its life the connection is; see the diagram above.
@@ -144,7 +157,7 @@ impl MqttSession {
             }
             (_, Phase::ExpectConnect { .. } | Phase::Deciding | Phase::Closing) => {}
             (Reply::Done(request), Phase::Open) => self.answer_publish(request, None),
-            (Reply::Refused(request, refusal), Phase::Open) => self.answer_publish(request, Some(&refusal)),
+            (Reply::Refused(request, refusal), Phase::Open) => self.answer_publish(request, Some(refusal)),
             (Reply::Subscribed(request, results), Phase::Open) => self.answer_subscribe(request, &results),
             (Reply::Unsubscribed(request, results), Phase::Open) => {
                 self.answer_unsubscribe(request, Some(results));
@@ -230,8 +243,55 @@ impl MqttSession {
     /// The connection is gone: what was written and not acknowledged is settled as UNCONFIRMED (S8).
     pub fn handle_closed(&mut self) {
         self.phase = Phase::Closing;
-        let open = self.state.in_flight.take_unsettled();
-        self.settled.extend(open.map(|slot| (slot, Settled::Final(Status::Unconfirmed))));
+        self.end_connection();
+    }
+
+    /// Takes out what outlives the connection, which may still have something to be told. What was written and
+    /// not acknowledged is settled as UNCONFIRMED (S8), and written again when the client is back.
+    pub fn take_kept(&mut self) -> KeptSession {
+        self.end_connection();
+        KeptSession(Box::new(std::mem::replace(&mut self.state, SessionState::new())))
+    }
+
+    /// A session without a connection, which keeps `kept` until its client is back.
+    pub fn away(config: Arc<SessionConfig>, kept: KeptSession, now: Instant) -> Self {
+        let mut session = Self::new(config, now);
+        session.phase = Phase::Closing;
+        session.state = *kept.0;
+        session
+    }
+
+    /// Goes on with what was kept of an earlier connection; before [`Reply::Connected`] says so.
+    pub fn adopt(&mut self, kept: KeptSession) {
+        let window = self.state.in_flight.limit();
+        self.state = *kept.0;
+        self.state.resumed = true;
+        self.state.in_flight.set_limit(window);
+        self.state.in_flight.begin_resends();
+    }
+
+    /// Begins as a member of these groups, and with this subscription to the inbox, from a session of the other
+    /// protocol (S1).
+    pub fn adopt_places(&mut self, groups: Vec<(GroupName, Reception)>, inbox: Option<Reception>) {
+        let form = |reception: &Reception| if reception.with_sender { Form::Plus } else { Form::Bare };
+        for (group, reception) in groups {
+            self.state.groups.entry(group).or_default().set(form(&reception), reception, 0);
+        }
+        if let Some(reception) = inbox {
+            self.state.inbox.set(form(&reception), reception, 0);
+        }
+    }
+
+    /// Takes the publishes that the client hasn't acknowledged: the session ends, and they may go to others.
+    pub fn take_unacknowledged(&mut self) -> Vec<Delivery> {
+        let kept = self.state.in_flight.take_kept().into_iter();
+        kept.filter(|(stage, _)| *stage == Stage::Acknowledge).map(|(_, delivery)| delivery).collect()
+    }
+
+    fn end_connection(&mut self) {
+        let open = self.state.in_flight.end_connection();
+        self.settled.extend(open.into_iter().map(|slot| (slot, Settled::Final(Status::Unconfirmed))));
+        self.state.end_connection();
     }
 
     fn has_request_room(&self) -> bool {
@@ -337,18 +397,21 @@ impl MqttSession {
     fn handle_disconnect(&mut self, disconnect: &Disconnect<'_>) -> Option<Command> {
         // [MQTT-3.14.2-2]
         if disconnect.properties.session_expiry().is_some_and(|seconds| seconds > 0)
-            && !self.link.session_expiry_asked
+            && self.link.session_expiry == 0
         {
             return self.violation("session expiry in DISCONNECT after none in CONNECT");
         }
         self.phase = Phase::Closing;
         self.state.notices.clear();
-        Some(Command::Disconnect { with_will: disconnect.reason == ReasonCode::DisconnectWithWill })
+        Some(Command::Disconnect {
+            with_will: disconnect.reason == ReasonCode::DisconnectWithWill,
+            session_expiry: disconnect.properties.session_expiry(),
+        })
     }
 
     fn handle_puback(&mut self, ack: &Ack<'_>) -> Option<Command> {
         match self.state.in_flight.remove(ack.packet_id, Stage::Acknowledge) {
-            Some(entry) => self.settle(entry.slot, outcome(ack.reason)),
+            Some(mut entry) => self.settle(entry.take_slot(), outcome(ack.reason)),
             None => self.counters.acks_unknown += 1,
         }
         None
@@ -358,10 +421,9 @@ impl MqttSession {
         let id = ack.packet_id;
         let reason = match self.state.in_flight.entry_mut(id) {
             Some(entry) if entry.stage != Stage::Acknowledge => {
-                let stage = entry.stage;
-                let slot = entry.slot;
-                entry.stage = Stage::Complete;
-                if stage == Stage::Receive {
+                if entry.stage == Stage::Receive {
+                    let slot = entry.take_slot();
+                    self.state.in_flight.release(id);
                     self.settle(slot, outcome(ack.reason));
                 }
                 if ack.reason.is_failure() {

@@ -67,7 +67,9 @@ impl DeviceSession {
         }
         let will = hello.will.map(|will| match will.frame() {
             Ok(Frame::Send(send)) => self.signal(&send).map(|signal| Will::Send(Box::new(signal))),
-            Ok(Frame::Publish(publish)) => self.message(hello.client_id, &publish).map(Will::Publish),
+            Ok(Frame::Publish(publish)) => {
+                self.message(hello.client_id, &publish).map(|message| Will::Publish { message, expiry: None })
+            }
             _ => Err(refusal(Reason::Malformed, "the will is no send or publish")),
         });
         let terms = Terms {
@@ -84,6 +86,10 @@ impl DeviceSession {
             credential,
             will: asking.will.clone(),
             inbox: Some(Reception::DEVICE),
+            // What another protocol left is kept (S1).
+            clean_start: false,
+            session_expiry: 0,
+            will_delay: 0,
         };
         self.phase = Phase::AwaitingHub(asking);
         Command::Connect(Box::new(request))
@@ -110,7 +116,10 @@ impl DeviceSession {
             Ok(Frame::Ack { frames }) => self.handle_ack(frames),
             Ok(Frame::Bye { reason, .. }) => {
                 self.phase = Phase::Closing;
-                return Some(Command::Disconnect { with_will: reason != Reason::Normal });
+                return Some(Command::Disconnect {
+                    with_will: reason != Reason::Normal,
+                    session_expiry: None,
+                });
             }
             _ if raw.kind.is_optional() => {}
             Ok(_) => self.bye(Reason::ProtocolError, "this kind of frame isn't allowed here"),

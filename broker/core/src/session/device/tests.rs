@@ -22,7 +22,13 @@ impl Device {
         let commands = device.sends(&[hello("lamp-1")]);
         assert!(matches!(&commands[..], [Command::Connect(request)]
             if matches!(request.credential, Credential::Challengeable) && request.inbox.is_some()));
-        let connected = Connected { identity: Identity::new("lamp-1"), assigned: false, session: 7 };
+        let connected = Connected {
+            identity: Identity::new("lamp-1"),
+            assigned: false,
+            session: 7,
+            session_present: false,
+            session_expiry: 0,
+        };
         device.session.handle_reply(Reply::Connected(connected), NOW);
         assert!(matches!(&device.hears()[..], [(Kind::WELCOME, _)]));
         device
@@ -105,7 +111,13 @@ fn frames_behind_the_hello_wait_for_the_hub() {
     let mut device = Device::new();
     assert_eq!(device.sends(&[hello("lamp-1"), send("lamp-2")]).len(), 1);
     assert!(!device.session.wants_bytes());
-    let connected = Connected { identity: Identity::new("lamp-1"), assigned: false, session: 7 };
+    let connected = Connected {
+        identity: Identity::new("lamp-1"),
+        assigned: false,
+        session: 7,
+        session_present: false,
+        session_expiry: 0,
+    };
     device.session.handle_reply(Reply::Connected(connected), NOW);
     assert!(matches!(&device.sends(&[])[..], [Command::Send { .. }]));
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::link::TOPIC_ALIAS_MAXIMUM;
 use super::{MqttSession, Phase, passthrough, reasons, signal_topic};
 use crate::model::{
-    Command, ConnectRequest, Connected, Credential, Identity, Instant, Message, Origin, Reason, Refusal,
-    Signal, Will,
+    Command, ConnectRequest, Connected, Credential, Identity, Instant, Message, NEVER_EXPIRES, Origin,
+    Reason, Refusal, Signal, Will,
 };
 use crate::mqtt::{self, ConnAck, Connect, Packet, Property, PropertyWriter, ReasonCode, Version};
 
@@ -31,7 +31,12 @@ impl MqttSession {
             .maximum_packet_size()
             .map_or(usize::MAX, |size| usize::try_from(size).unwrap_or(usize::MAX));
         link.problem_information = properties.request_problem_information().unwrap_or(true);
-        link.session_expiry_asked = properties.session_expiry().is_some_and(|seconds| seconds > 0);
+        link.session_expiry = match (properties.session_expiry(), connect.clean_start) {
+            (seconds, _) if link.is_expressive() => seconds.unwrap_or(0),
+            // Before version 5 a session is kept for ever, or not at all.
+            (_, true) => 0,
+            (_, false) => NEVER_EXPIRES,
+        };
         link.heard(now);
         let window = match properties.receive_maximum() {
             Some(window) => window.min(WINDOW_MAXIMUM),
@@ -64,7 +69,16 @@ impl MqttSession {
                 password: password.unwrap_or_default().to_vec(),
             },
         };
-        Ok(ConnectRequest { identity, credential, will, inbox: None })
+        let will_delay = connect.will.as_ref().and_then(|will| will.properties.will_delay()).unwrap_or(0);
+        Ok(ConnectRequest {
+            identity,
+            credential,
+            will,
+            inbox: None,
+            clean_start: connect.clean_start,
+            session_expiry: self.link.session_expiry,
+            will_delay,
+        })
     }
 
     /// None where the gateway is to choose an id [MQTT-3.1.3-6].
@@ -104,7 +118,7 @@ impl MqttSession {
         if will.topic.starts_with('$') {
             return Err(refused(Refusal::new(Reason::NotAuthorized, "topics with $ are the gateway's")));
         }
-        Ok(Will::Publish(Arc::new(Message {
+        let message = Message {
             origin: Origin::Topic {
                 topic: will.topic.into(),
                 publisher: identity.cloned().unwrap_or_else(|| Identity::new("")),
@@ -113,19 +127,20 @@ impl MqttSession {
             payload,
             properties: passthrough::write(&will.properties, |_| false),
             qos: will.qos,
-            // Its expiry would run from the moment it fires, which isn't known.
             deadline: None,
             urgent: false,
-        })))
+        };
+        Ok(Will::Publish { message: Arc::new(message), expiry: will.properties.message_expiry() })
     }
 
     /// The hub has let the client in.
     pub(super) fn accept(&mut self, connected: Connected, now: Instant) {
         let limits = &self.config.limits;
         let mut writer = PropertyWriter::new();
-        if self.link.session_expiry_asked {
-            writer.push(Property::SessionExpiryInterval(0));
+        if self.link.session_expiry != connected.session_expiry {
+            writer.push(Property::SessionExpiryInterval(connected.session_expiry));
         }
+        self.state.persistent = connected.session_expiry > 0;
         if connected.assigned {
             writer.push(Property::AssignedClientIdentifier(connected.identity.as_str()));
         }
@@ -137,7 +152,8 @@ impl MqttSession {
             .push(Property::RetainAvailable(false))
             .push(Property::SharedSubscriptionAvailable(false));
         let properties = writer.finish().unwrap_or_default();
-        let connack = ConnAck { session_present: false, reason: ReasonCode::Success, properties };
+        let session_present = connected.session_present && self.link.version != Version::V31;
+        let connack = ConnAck { session_present, reason: ReasonCode::Success, properties };
         self.link.heard(now);
         self.state.me = connected.client_id();
         if self.link.write(&Packet::ConnAck(connack)) {

@@ -5,18 +5,65 @@
 
 use std::rc::Rc;
 
-use super::in_flight::{Entry, Stage};
+use super::in_flight::{Entry, Resend, Stage};
 use super::{MqttSession, Phase, passthrough};
 use crate::model::{
     Delivery, EncodingKey, Instant, Message, Origin, QoS, ReceiptSlot, Reception, Settled, Status,
 };
-use crate::mqtt::{EncodeError, EncodedPublish, Packet, Property, PropertyWriter, Publish, Version, encode};
+use crate::mqtt::{
+    EncodeError, EncodedPublish, Packet, PacketType, Property, PropertyWriter, Publish, ReasonCode, Version,
+    encode,
+};
 
 impl MqttSession {
     /// Whether it takes a delivery now: the client is let in and hasn't as many unacknowledged publishes as it
     /// takes [MQTT-3.3.4-9].
     pub fn has_room(&self) -> bool {
-        self.phase == Phase::Open && !self.state.in_flight.is_full()
+        self.phase == Phase::Open && self.window_has_room()
+    }
+
+    /// Whether something new may take a packet identifier.
+    pub(super) fn window_has_room(&self) -> bool {
+        !self.state.in_flight.is_full() && !self.state.in_flight.has_resends()
+    }
+
+    /// Writes what the client hadn't acknowledged when its last connection ended, in the same order, until
+    /// `out` holds `limit` bytes or a little more, or the client takes no more at a time. Signals past their
+    /// deadline aren't written again (T7).
+    pub fn poll_resend(&mut self, out: &mut Vec<u8>, limit: usize, now: Instant) {
+        while self.phase == Phase::Open && out.len() < limit {
+            let Some((id, resend)) = self.state.in_flight.next_resend() else { return };
+            let delivery = match resend {
+                Resend::Release => {
+                    self.link.write_ack(PacketType::PubRel, id, ReasonCode::Success);
+                    self.link.flush(out);
+                    continue;
+                }
+                Resend::Publish(delivery) => delivery,
+            };
+            let message = &*delivery.outgoing.message;
+            if delivery.is_expired(now) && matches!(message.origin, Origin::Signal { .. }) {
+                self.state.in_flight.forget(id);
+                continue;
+            }
+            let form = Form::new(message, &delivery.reception, self.link.version, now);
+            let start = out.len();
+            let written = form.with_publish(message, &self.config.prefix, |publish| {
+                let publish = Publish { packet_id: Some(id), dup: true, ..*publish };
+                encode(&Packet::Publish(publish), form.version, out)
+            });
+            if written.is_err() || out.len() - start > self.link.max_packet {
+                // The new connection takes less than the last one did [MQTT-3.1.2-25].
+                out.truncate(start);
+                self.state.in_flight.forget(id);
+                self.counters.oversize += 1;
+            }
+        }
+    }
+
+    /// Whether [`poll_resend`](Self::poll_resend) may have something.
+    pub fn has_resends(&self) -> bool {
+        self.phase == Phase::Open && self.state.in_flight.has_resends() && !self.state.in_flight.is_full()
     }
 
     /// Writes a delivery to `out`, behind the control packets that wait; only when it
@@ -44,7 +91,7 @@ impl MqttSession {
         let mut packet_id = None;
         if form.qos != QoS::AtMostOnce {
             let stage = if form.qos == QoS::ExactlyOnce { Stage::Receive } else { Stage::Acknowledge };
-            let Some(id) = self.state.in_flight.insert(Entry { slot: *slot, stage }) else {
+            let Some(id) = self.state.in_flight.insert(Entry::new(stage, *slot)) else {
                 self.counters.no_room += 1;
                 return self.settle(*slot, Status::Overflow);
             };
@@ -76,6 +123,9 @@ impl MqttSession {
                 None => Settled::Final(Status::Unconfirmed),
             };
             self.settled.push_back((slot, settled));
+        }
+        if let Some((id, _)) = packet_id.filter(|_| self.state.persistent) {
+            self.state.in_flight.keep(id, Delivery { slot: None, ..delivery });
         }
     }
 

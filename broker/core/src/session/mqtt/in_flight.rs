@@ -2,10 +2,14 @@
 //!
 //! An identifier is an index: giving one out, and finding what an acknowledgement is about, take constant
 //! time, in whatever order acknowledgements come. When nothing is on its way it holds no memory to speak of.
+//!
+//! A session that outlives its connection keeps what was written, and writes it again in the same order when
+//! its client is back [MQTT-4.4.0-1] [MQTT-4.6.0-1].
 
+use std::collections::VecDeque;
 use std::num::NonZeroU16;
 
-use crate::model::ReceiptSlot;
+use crate::model::{Delivery, ReceiptSlot};
 
 /// The publishes on their way, at most `limit`.
 #[derive(Debug)]
@@ -16,15 +20,50 @@ pub(super) struct InFlight {
     /// Where to look for a free place first.
     next: usize,
     limit: usize,
+    /// Numbers what is kept.
+    order: u64,
+    /// What is still to be written again on this connection.
+    resends: VecDeque<NonZeroU16>,
 }
 
 /// One of them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Entry {
     /// Who waits to hear of it.
-    pub(super) slot: Option<ReceiptSlot>,
+    slot: Option<ReceiptSlot>,
     /// What the client has to answer.
     pub(super) stage: Stage,
+    /// What is written again after the connection was lost.
+    kept: Option<Box<Kept>>,
+}
+
+/// What is kept of a publish on its way.
+#[derive(Debug)]
+struct Kept {
+    order: u64,
+    /// None once the client has it, and only PUBREL is to be repeated.
+    delivery: Option<Delivery>,
+}
+
+/// What is to be written again.
+#[derive(Debug)]
+pub(super) enum Resend {
+    /// The PUBLISH, marked as a duplicate.
+    Publish(Delivery),
+    /// The PUBREL.
+    Release,
+}
+
+impl Entry {
+    /// A publish that is forgotten with its connection.
+    pub(super) fn new(stage: Stage, slot: Option<ReceiptSlot>) -> Self {
+        Self { slot, stage, kept: None }
+    }
+
+    /// Takes who waits to hear of it.
+    pub(super) fn take_slot(&mut self) -> Option<ReceiptSlot> {
+        self.slot.take()
+    }
 }
 
 /// What is awaited from the client.
@@ -43,7 +82,7 @@ const KEPT: usize = 16;
 
 impl InFlight {
     pub(super) fn new() -> Self {
-        Self { entries: Vec::new(), count: 0, next: 0, limit: 0 }
+        Self { entries: Vec::new(), count: 0, next: 0, limit: 0, order: 0, resends: VecDeque::new() }
     }
 
     /// Sets the client's receive maximum.
@@ -51,13 +90,24 @@ impl InFlight {
         self.limit = limit.into();
     }
 
+    /// The client's receive maximum.
+    pub(super) fn limit(&self) -> u16 {
+        u16::try_from(self.limit).unwrap_or(u16::MAX)
+    }
+
+    /// Whether the client has as many to acknowledge as it takes. What waits to be written again isn't with it.
     pub(super) fn is_full(&self) -> bool {
-        self.count >= self.limit
+        self.count.saturating_sub(self.resends.len()) >= self.limit
+    }
+
+    /// Whether something is to be written again, before anything new.
+    pub(super) fn has_resends(&self) -> bool {
+        !self.resends.is_empty()
     }
 
     /// Takes a free identifier, if the window has one.
     pub(super) fn insert(&mut self, entry: Entry) -> Option<NonZeroU16> {
-        if self.is_full() {
+        if self.is_full() || self.has_resends() {
             return None;
         }
         let index = if self.count == self.entries.len() {
@@ -78,11 +128,92 @@ impl InFlight {
         self.entries.get_mut(usize::from(id.get()) - 1)?.as_mut()
     }
 
+    /// Keeps what was written under this identifier for another connection.
+    pub(super) fn keep(&mut self, id: NonZeroU16, delivery: Delivery) {
+        self.order += 1;
+        let order = self.order;
+        if let Some(entry) = self.entry_mut(id) {
+            entry.kept = Some(Box::new(Kept { order, delivery: Some(delivery) }));
+        }
+    }
+
+    /// The client has it: what remains is PUBREL and its answer.
+    pub(super) fn release(&mut self, id: NonZeroU16) {
+        self.order += 1;
+        let order = self.order;
+        if let Some(entry) = self.entry_mut(id) {
+            entry.stage = Stage::Complete;
+            if let Some(kept) = &mut entry.kept {
+                **kept = Kept { order, delivery: None };
+            }
+        }
+    }
+
+    /// Takes what was kept out again: it goes to somebody else, or to nobody.
+    pub(super) fn take_kept(&mut self) -> Vec<(Stage, Delivery)> {
+        let mut kept: Vec<(u64, Stage, Delivery)> = self
+            .entries
+            .iter_mut()
+            .flatten()
+            .filter_map(|entry| {
+                let kept = entry.kept.take()?;
+                Some((kept.order, entry.stage, kept.delivery?))
+            })
+            .collect();
+        kept.sort_by_key(|(order, ..)| *order);
+        kept.into_iter().map(|(_, stage, delivery)| (stage, delivery)).collect()
+    }
+
+    /// What is kept is to be written again, in the order in which it was written first.
+    pub(super) fn begin_resends(&mut self) {
+        let mut ids: Vec<_> = self
+            .entries
+            .iter()
+            .enumerate()
+            .filter_map(|(index, entry)| {
+                let order = entry.as_ref()?.kept.as_ref()?.order;
+                Some((order, NonZeroU16::new(u16::try_from(index + 1).ok()?)?))
+            })
+            .collect();
+        ids.sort_unstable();
+        self.resends = ids.into_iter().map(|(_, id)| id).collect();
+    }
+
+    /// The next of these, if the client takes it now.
+    pub(super) fn next_resend(&mut self) -> Option<(NonZeroU16, Resend)> {
+        while let Some(&id) = self.resends.front() {
+            let is_full = self.is_full();
+            let resend = match self.entry_mut(id) {
+                Some(Entry { stage: Stage::Complete, .. }) => Some(Resend::Release),
+                Some(_) if is_full => return None,
+                Some(Entry { kept: Some(kept), .. }) => kept.delivery.clone().map(Resend::Publish),
+                _ => None,
+            };
+            self.resends.pop_front();
+            if let Some(resend) = resend {
+                return Some((id, resend));
+            }
+        }
+        self.resends = VecDeque::new();
+        None
+    }
+
+    /// Frees the identifier whatever is awaited for it.
+    pub(super) fn forget(&mut self, id: NonZeroU16) {
+        if let Some(stage) = self.entry_mut(id).map(|entry| entry.stage) {
+            self.remove(id, stage);
+        }
+    }
+
     /// Frees the identifier if this is what is awaited for it.
     pub(super) fn remove(&mut self, id: NonZeroU16, stage: Stage) -> Option<Entry> {
         let place = self.entries.get_mut(usize::from(id.get()) - 1)?;
         let entry = place.take_if(|entry| entry.stage == stage)?;
         self.count -= 1;
+        if self.has_resends() {
+            // Acknowledged before it was written again: the client remembers more than it had said.
+            self.resends.retain(|resend| *resend != id);
+        }
         if self.count == 0 && self.entries.len() > KEPT {
             self.entries = Vec::new();
             self.next = 0;
@@ -90,12 +221,24 @@ impl InFlight {
         Some(entry)
     }
 
-    /// Ends all of them and gives those whose outcome is still open.
-    pub(super) fn take_unsettled(&mut self) -> impl Iterator<Item = ReceiptSlot> {
-        self.count = 0;
-        self.next = 0;
-        let entries = std::mem::take(&mut self.entries).into_iter().flatten();
-        entries.filter(|entry| entry.stage != Stage::Complete).filter_map(|entry| entry.slot)
+    /// The connection is gone: gives those whose outcome is still open, and forgets what isn't kept.
+    pub(super) fn end_connection(&mut self) -> Vec<ReceiptSlot> {
+        self.resends = VecDeque::new();
+        let mut unsettled = Vec::new();
+        for place in &mut self.entries {
+            let Some(entry) = place else { continue };
+            let slot = entry.slot.take();
+            unsettled.extend(slot.filter(|_| entry.stage != Stage::Complete));
+            if entry.kept.is_none() {
+                *place = None;
+                self.count -= 1;
+            }
+        }
+        if self.count == 0 {
+            self.entries = Vec::new();
+            self.next = 0;
+        }
+        unsettled
     }
 }
 
@@ -107,10 +250,9 @@ mod tests {
     fn identifiers_are_unique_and_the_window_holds_in_any_order_of_acknowledgement() {
         let mut window = InFlight::new();
         window.set_limit(40);
-        let entry = Entry { slot: None, stage: Stage::Acknowledge };
         let mut taken = Vec::new();
         for round in 0..500_usize {
-            while let Some(id) = window.insert(entry) {
+            while let Some(id) = window.insert(Entry::new(Stage::Acknowledge, None)) {
                 assert!(!taken.contains(&id));
                 taken.push(id);
             }

@@ -33,8 +33,8 @@ pub(super) struct Link {
     pub(super) max_packet: usize,
     /// Reason strings and user properties may be in any packet [MQTT-3.1.2-29].
     pub(super) problem_information: bool,
-    /// CONNECT asked for a session that outlives the connection.
-    pub(super) session_expiry_asked: bool,
+    /// Seconds for which CONNECT asked to keep the session without a connection.
+    pub(super) session_expiry: u32,
     last_heard: Instant,
     input: Input,
     control: Vec<u8>,
@@ -51,7 +51,7 @@ impl Link {
             keep_alive: 0,
             max_packet: usize::MAX,
             problem_information: true,
-            session_expiry_asked: false,
+            session_expiry: 0,
             last_heard: now,
             input: Input::default(),
             control: Vec::new(),

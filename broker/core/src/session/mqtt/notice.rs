@@ -25,14 +25,19 @@
 //! beyond that the newest is dropped and counted.
 
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::MqttSession;
 use super::connect::packet_id;
 use super::in_flight::{Entry, Stage};
 use super::state::{About, Destination};
-use crate::model::{ClientId, QoS, ReceiptMode, ReceiptReport, Refusal, RequestId, Status, Target};
+use super::{MqttSession, passthrough};
+use crate::model::{
+    ClientId, Delivery, Identity, Message, Origin, Outgoing, QoS, ReceiptMode, ReceiptReport, Reception,
+    Refusal, RequestId, Status, Target,
+};
 use crate::mqtt::{Packet, Properties, Property, PropertyWriter, Publish, encode};
 
 /// Notices that may wait.
@@ -126,7 +131,7 @@ impl MqttSession {
             && self
                 .state
                 .notice_reception
-                .is_some_and(|reception| reception.qos == QoS::AtMostOnce || !self.state.in_flight.is_full())
+                .is_some_and(|reception| reception.qos == QoS::AtMostOnce || self.window_has_room())
     }
 
     /// Writes notices to `out` until none is left or the window is full.
@@ -144,7 +149,7 @@ impl MqttSession {
         let (Some(reception), Some(me)) = (self.state.notice_reception, &self.state.me) else { return };
         let mut packet_id = None;
         if reception.qos != QoS::AtMostOnce {
-            packet_id = self.state.in_flight.insert(Entry { slot: None, stage: Stage::Acknowledge });
+            packet_id = self.state.in_flight.insert(Entry::new(Stage::Acknowledge, None));
         }
         let mut writer = PropertyWriter::new();
         if self.link.is_expressive() {
@@ -171,8 +176,25 @@ impl MqttSession {
             if let Some(id) = packet_id {
                 self.state.in_flight.remove(id, Stage::Acknowledge);
             }
+        } else if let Some(id) = packet_id.filter(|_| self.state.persistent) {
+            self.state.in_flight.keep(id, kept_notice(&topic, notice, reception));
         }
     }
+}
+
+/// The notice as a message, to be written again should its acknowledgement be lost with the connection.
+fn kept_notice(topic: &str, notice: &[u8], reception: Reception) -> Delivery {
+    let mut writer = PropertyWriter::new();
+    writer.push(Property::PayloadFormatIndicator(true)).push(Property::ContentType("application/json"));
+    let message = Message {
+        origin: Origin::Topic { topic: topic.into(), publisher: Identity::new(""), retain: false },
+        payload: Bytes::copy_from_slice(notice),
+        properties: passthrough::write(&writer.finish().unwrap_or(Properties::EMPTY), |_| false),
+        qos: reception.qos,
+        deadline: None,
+        urgent: false,
+    };
+    Delivery { outgoing: Outgoing::new(Arc::new(message)), reception, observed: false, slot: None }
 }
 
 fn refusal_notice(

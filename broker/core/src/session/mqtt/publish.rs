@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::connect::packet_id;
-use super::state::{About, Destination, Outstanding, Pending};
+use super::state::{About, Answer, Destination, Outstanding, Pending};
 use super::{MqttSession, number, passthrough, reasons, signal_topic};
 use crate::model::{
     Command, Identity, Instant, Message, Origin, QoS, Reason, Refusal, RequestId, Signal, Target,
@@ -51,7 +51,7 @@ impl MqttSession {
                 (Command::Refuse { request, refusal }, about)
             }
         };
-        let pending = Pending::Publish { qos: publish.qos, about: about.map(Box::new) };
+        let pending = Pending::Publish { qos: publish.qos, about: about.map(Box::new), answer: None };
         self.state.outstanding.push_back(Outstanding { request: request.0, pending });
         Some(command)
     }
@@ -135,16 +135,63 @@ impl MqttSession {
         Ok(Command::Send { request, signal: Box::new(signal), refusable })
     }
 
-    /// Acknowledges what the hub has done or refused. Before version 5 both look alike (T3).
-    pub(super) fn answer_publish(&mut self, request: RequestId, refusal: Option<&Refusal>) {
-        let pending =
-            self.state.take_outstanding(request, |pending| matches!(pending, Pending::Publish { .. }));
-        let Some(Pending::Publish { qos, about }) = pending else { return };
+    /// The hub's answer to a publish. Its acknowledgement waits for those of earlier publishes: they leave in
+    /// order [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+    pub(super) fn answer_publish(&mut self, request: RequestId, refusal: Option<Refusal>) {
+        let mut earlier = false;
+        let at = self.state.outstanding.iter().position(|outstanding| match &outstanding.pending {
+            Pending::Publish { answer: None, .. } if outstanding.request == request.0 => true,
+            Pending::Publish { qos, .. } => {
+                earlier |= *qos != QoS::AtMostOnce;
+                false
+            }
+            _ => false,
+        });
+        let Some(at) = at else { return };
+        if earlier
+            && request.0 != 0
+            && let Some(Outstanding { pending: Pending::Publish { answer, .. }, .. }) =
+                self.state.outstanding.get_mut(at)
+        {
+            *answer = Some(refusal.map_or(Answer::Done, |refusal| Answer::Refused(Box::new(refusal))));
+            return;
+        }
+        self.acknowledge(at, refusal.as_ref());
+        if request.0 != 0 {
+            self.acknowledge_waiting();
+        }
+    }
+
+    /// Acknowledges what waited for an earlier acknowledgement only.
+    fn acknowledge_waiting(&mut self) {
+        loop {
+            let first = self.state.outstanding.iter_mut().enumerate().find_map(|(at, outstanding)| {
+                match &mut outstanding.pending {
+                    Pending::Publish { qos, answer, .. } if *qos != QoS::AtMostOnce => Some((at, answer)),
+                    _ => None,
+                }
+            });
+            match first.and_then(|(at, answer)| Some((at, answer.take()?))) {
+                Some((at, Answer::Done)) => self.acknowledge(at, None),
+                Some((at, Answer::Refused(refusal))) => self.acknowledge(at, Some(&refusal)),
+                None => break,
+            }
+        }
+    }
+
+    /// Acknowledges what the hub has done or refused, and forgets the request. Before version 5 both look
+    /// alike (T3).
+    fn acknowledge(&mut self, at: usize, refusal: Option<&Refusal>) {
+        let Some(Outstanding { request, pending: Pending::Publish { qos, about, .. } }) =
+            self.state.remove_outstanding(at)
+        else {
+            return;
+        };
         let reason = match refusal {
             Some(refusal) if self.link.is_expressive() => reasons::for_publish(refusal.reason),
             _ => ReasonCode::Success,
         };
-        if let Some(id) = packet_id(request.0) {
+        if let Some(id) = packet_id(request) {
             let retry_after =
                 refusal.and_then(|refusal| refusal.retry_after).map(|millis| millis.to_string());
             let mut writer = PropertyWriter::new();
@@ -165,12 +212,13 @@ impl MqttSession {
             }
         }
         if let Some(refusal) = refusal {
-            self.notify_refusal(request, about.as_deref(), refusal);
+            self.notify_refusal(RequestId(request), about.as_deref(), refusal);
         }
     }
 
     pub(super) fn handle_pubrel(&mut self, ack: &Ack<'_>) -> Option<Command> {
-        let reason = if self.state.received.swap_remove(&ack.packet_id) {
+        // A client whose connection was lost may repeat what it can't know to be done.
+        let reason = if self.state.received.swap_remove(&ack.packet_id) || self.state.resumed {
             ReasonCode::Success
         } else {
             ReasonCode::PacketIdentifierNotFound

@@ -6,7 +6,9 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::in_flight::InFlight;
-use crate::model::{ClientId, GroupName, Identity, Map, MessageId, QoS, Reception, RequestId, Set, Target};
+use crate::model::{
+    ClientId, GroupName, Identity, Map, MessageId, QoS, Reception, Refusal, RequestId, Set, Target,
+};
 
 /// Requests for which a session without any keeps memory.
 const KEPT: usize = 8;
@@ -33,6 +35,10 @@ pub(super) struct SessionState {
     pub(super) notices: VecDeque<Vec<u8>>,
     /// Numbers subscriptions to the forms of a topic.
     pub(super) subscribes: u32,
+    /// It outlives its connection: what is written is kept until the client has acknowledged it.
+    pub(super) persistent: bool,
+    /// It has outlived one, so that the client may repeat what it can't know to be done.
+    pub(super) resumed: bool,
 }
 
 impl SessionState {
@@ -48,7 +54,23 @@ impl SessionState {
             notice_reception: None,
             notices: VecDeque::new(),
             subscribes: 0,
+            persistent: false,
+            resumed: false,
         }
+    }
+
+    /// What belongs to the connection is over. A QoS 2 publish that the hub has was taken, though its sender
+    /// doesn't know it yet: its repetition is none [MQTT-4.3.3-10].
+    pub(super) fn end_connection(&mut self) {
+        let outstanding = std::mem::take(&mut self.outstanding);
+        let taken = outstanding.iter().filter_map(|outstanding| match outstanding.pending {
+            Pending::Publish { qos: QoS::ExactlyOnce, .. } => {
+                u16::try_from(outstanding.request).ok().and_then(NonZeroU16::new)
+            }
+            _ => None,
+        });
+        self.received.extend(taken);
+        self.notices = VecDeque::new();
     }
 
     /// Takes the oldest request with this number that `is_meant` accepts.
@@ -61,11 +83,16 @@ impl SessionState {
             .outstanding
             .iter()
             .position(|outstanding| outstanding.request == request.0 && is_meant(&outstanding.pending))?;
-        let pending = self.outstanding.remove(at).map(|outstanding| outstanding.pending);
+        self.remove_outstanding(at).map(|outstanding| outstanding.pending)
+    }
+
+    /// Takes the request at this place of the queue.
+    pub(super) fn remove_outstanding(&mut self, at: usize) -> Option<Outstanding> {
+        let outstanding = self.outstanding.remove(at);
         if self.outstanding.is_empty() && self.outstanding.capacity() > KEPT {
             self.outstanding = VecDeque::new();
         }
-        pending
+        outstanding
     }
 
     /// Whether a request with this packet identifier is unanswered [MQTT-2.2.1-3].
@@ -97,9 +124,19 @@ pub(super) enum Pending {
         qos: QoS,
         /// For a notice, should it be refused.
         about: Option<Box<About>>,
+        /// The hub's answer, where an earlier publish has none yet: acknowledgements leave in the order of
+        /// publishes [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+        answer: Option<Answer>,
     },
     Subscribe(Vec<SubscribePlan>),
     Unsubscribe(UnsubscribePlan),
+}
+
+/// What the hub said of a publish.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Done,
+    Refused(Box<Refusal>),
 }
 
 /// What a notice of a refusal says of the publish.

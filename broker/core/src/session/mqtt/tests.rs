@@ -165,7 +165,13 @@ impl Script {
     }
 
     fn let_in(&mut self, identity: &str, assigned: bool) {
-        let connected = Connected { identity: Identity::new(identity), assigned, session: 1 };
+        let connected = Connected {
+            identity: Identity::new(identity),
+            assigned,
+            session: 1,
+            session_present: false,
+            session_expiry: 0,
+        };
         self.reply(Reply::Connected(connected));
     }
 

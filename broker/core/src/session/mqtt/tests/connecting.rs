@@ -108,7 +108,7 @@ fn t1_a_will_on_a_signal_topic_is_a_send_and_a_malformed_one_refuses_the_connect
 
         let (_, commands) = first(&with(crate::mqtt::Will { retain: true, ..will("a/b") }));
         let [Command::Connect(request)] = &commands[..] else { panic!() };
-        let Some(Will::Publish(message)) = &request.will else { panic!() };
+        let Some(Will::Publish { message, .. }) = &request.will else { panic!() };
         assert!(matches!(&message.origin, Origin::Topic { topic, retain: true, .. } if &**topic == "a/b"));
 
         for (bad, code) in [
@@ -207,7 +207,7 @@ fn disconnect_says_whether_the_will_is_published() {
         let mut script = Script::connected(Version::V5, "me");
         let disconnect = Disconnect { reason, properties: Properties::EMPTY };
         let commands = script.packet(Packet::Disconnect(disconnect));
-        let [Command::Disconnect { with_will }] = commands[..] else { panic!("{commands:?}") };
+        let [Command::Disconnect { with_will, .. }] = commands[..] else { panic!("{commands:?}") };
         assert_eq!(with_will, expected);
         assert!(script.session.is_closing() && script.output().is_empty());
     }

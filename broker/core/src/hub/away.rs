@@ -1,0 +1,216 @@
+//! Sessions whose client is away: what is kept of them, for how long, and how they come back or end (S1, S2).
+//!
+//! A session that outlives its connection gets an entry of its own among the clients, so that the connection can
+//! still be told why it ends while a newer one goes on with the session. The entry keeps subscriptions, membership,
+//! what waited and what was unacknowledged; it has no socket, and takes only what the protocol promises to keep:
+//! plain messages of QoS 1 and 2, within the bounds for offline clients. Signals are OFFLINE for it (S10).
+
+use super::park::Park;
+use super::timers::Timer;
+use super::{Client, ConnectionKey, Shard};
+use crate::model::{Delivery, Filter, Instant, NEVER_EXPIRES, OfflineFull, Origin, QoS, Status, Will};
+use crate::session::{Protocol, Session};
+
+/// What is due of a session without a connection.
+#[derive(Debug)]
+pub(super) struct Away {
+    /// When it ends; none: never.
+    ends: Option<Instant>,
+    /// The will, and when it fires: at the end of the session at the latest.
+    will: Option<(Instant, Will)>,
+}
+
+impl Away {
+    /// When something is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.ends.into_iter().chain(self.will.as_ref().map(|(at, _)| *at)).min()
+    }
+}
+
+impl Shard {
+    /// The connection of a client that was let in is over; its session goes on without it, or ends too. Does
+    /// nothing the second time.
+    pub(super) fn end_client(&mut self, key: ConnectionKey, with_will: bool, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.identity.is_none() {
+            return;
+        }
+        self.counters.clients -= 1;
+        if client.session_expiry == 0 {
+            self.end_session(key, with_will, now);
+        } else {
+            self.detach(key, with_will, now);
+        }
+    }
+
+    /// Moves a session from its connection to an entry of its own.
+    fn detach(&mut self, key: ConnectionKey, with_will: bool, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(identity) = client.identity.take() else { return };
+        let kept = client.session.take_kept();
+        let foreign = kept.is_none();
+        let waiting = std::mem::take(&mut client.mailbox);
+        let will = client.will.take().filter(|_| with_will);
+        let park = std::mem::replace(&mut client.park, Park::new(&self.limits, now));
+        let expiry = client.session_expiry;
+        let will_delay = client.will_delay;
+        let mut away = Client::new(Session::away(self.session_config.clone(), kept, now), &self.limits, now);
+        away.identity = Some(identity.clone());
+        away.client_id = client.client_id.take();
+        away.inbox = client.inbox.take();
+        away.session_expiry = expiry;
+        away.foreign = foreign;
+        let ends = (expiry != NEVER_EXPIRES).then(|| now + u64::from(expiry) * 1000);
+        let fires = now + u64::from(will_delay) * 1000;
+        away.away = Some(Box::new(Away { ends, will: will.map(|will| (fires, will)) }));
+        let away_key = self.clients.insert(away);
+        self.settle(key, now);
+        self.move_subscriptions(key, away_key);
+        self.by_identity.insert(identity.clone(), away_key);
+        self.counters.sessions_away += 1;
+        self.keep_park(identity, park, now);
+        for delivery in waiting.into_deliveries() {
+            self.mail_away(away_key, delivery, now);
+        }
+        self.handle_away(away_key, now);
+        self.schedule(away_key);
+    }
+
+    /// Goes on with the session `old` on the connection `key`. False: only membership and messages were taken
+    /// over, since it was of another protocol (S1).
+    pub(super) fn resume_session(&mut self, old: ConnectionKey, key: ConnectionKey, now: Instant) -> bool {
+        let same_protocol = match (self.clients.get(old), self.clients.get(key)) {
+            (Some(old), Some(new)) => old.session.protocol() == new.session.protocol() && !old.foreign,
+            _ => false,
+        };
+        if !same_protocol {
+            // What a filter's deliveries look like belongs to the protocol.
+            self.forget_filters(old, now);
+        }
+        self.move_subscriptions(old, key);
+        let Some(mut old) = self.remove_away(old) else { return false };
+        let unacknowledged = if same_protocol { Vec::new() } else { old.session.take_unacknowledged() };
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        client.inbox = client.inbox.or(old.inbox);
+        if same_protocol {
+            client.session.adopt(old.session.take_kept());
+            client.mailbox = old.mailbox;
+            self.counters.sessions_resumed += 1;
+            return true;
+        }
+        if client.session.protocol() == Protocol::Device {
+            // The framing can't ask for it, and the session is the same one still.
+            client.session_expiry = old.session_expiry;
+            client.foreign = true;
+        }
+        let groups: Vec<_> = client.groups.iter().cloned().collect();
+        let places = groups.into_iter().filter_map(|group| {
+            let reception = *self.groups.get(&group)?.get(&key)?;
+            Some((group, reception))
+        });
+        client.session.adopt_places(places.collect(), old.inbox);
+        for delivery in unacknowledged.into_iter().chain(old.mailbox.into_deliveries()) {
+            if let Err(refused) = self.mail(key, delivery, now) {
+                self.drop_delivery(&refused, Status::Overflow, now);
+            }
+        }
+        false
+    }
+
+    /// Ends a session: its client is out of everything, and its will fires unless that is over.
+    pub(super) fn end_session(&mut self, key: ConnectionKey, with_will: bool, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(identity) = client.identity.take() else { return };
+        let filters: Vec<_> = client
+            .groups
+            .drain(..)
+            .map(Filter::Group)
+            .chain(client.filters.drain(..).map(Filter::Topic))
+            .collect();
+        let will = match client.away.take() {
+            Some(away) => away.will.map(|(_, will)| will),
+            None => client.will.take().filter(|_| with_will),
+        };
+        let sender = client.client_id.take();
+        client.inbox = None;
+        let park = std::mem::replace(&mut client.park, Park::new(&self.limits, now));
+        let unread = std::mem::take(&mut client.mailbox);
+        for filter in filters {
+            self.forget(key, &filter, now);
+        }
+        self.by_identity.swap_remove(&identity);
+        self.keep_park(identity.clone(), park, now);
+        for delivery in unread.into_deliveries() {
+            let status = if delivery.is_expired(now) { Status::Expired } else { Status::Offline };
+            self.drop_delivery(&delivery, status, now);
+        }
+        if let Some(will) = will {
+            self.fire_will(&identity, sender, will, now);
+        }
+    }
+
+    /// Ends a session without a connection.
+    pub(super) fn end_away(&mut self, key: ConnectionKey, now: Instant) {
+        self.end_session(key, true, now);
+        self.remove_away(key);
+        self.counters.sessions_ended += 1;
+    }
+
+    /// Does what is due of a session without a connection.
+    pub(super) fn handle_away(&mut self, key: ConnectionKey, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(away) = &mut client.away else { return };
+        if away.ends.is_some_and(|ends| ends <= now) {
+            return self.end_away(key, now);
+        }
+        let due = away.will.take_if(|(at, _)| *at <= now);
+        if let (Some((_, will)), Some(identity)) = (due, client.identity.clone()) {
+            let sender = client.client_id.clone();
+            self.fire_will(&identity, sender, will, now);
+        }
+    }
+
+    /// Keeps a message for a client that is away, if it is of a kind that is kept and there is room.
+    pub(super) fn mail_away(&mut self, key: ConnectionKey, delivery: Delivery, now: Instant) {
+        let message = &delivery.outgoing.message;
+        let is_kept = matches!(message.origin, Origin::Topic { .. })
+            && message.qos.min(delivery.reception.qos) != QoS::AtMostOnce;
+        if !is_kept || delivery.is_expired(now) {
+            let status = if delivery.is_expired(now) { Status::Expired } else { Status::Offline };
+            return self.drop_delivery(&delivery, status, now);
+        }
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let (messages, bytes) = (self.limits.offline_messages, self.limits.offline_bytes);
+        let mut dropped = Vec::new();
+        let mut refused = client.mailbox.try_push(delivery, messages, bytes).err();
+        if refused.is_some() {
+            dropped.extend(client.mailbox.take_expired(now).into_iter().map(|old| (old, Status::Expired)));
+        }
+        while let Some(delivery) = refused.take() {
+            let Err(delivery) = client.mailbox.try_push(delivery, messages, bytes) else { break };
+            let oldest = match self.limits.offline_full {
+                OfflineFull::DropOldest => client.mailbox.pop(),
+                OfflineFull::RefuseNewest => None,
+            };
+            if oldest.is_some() {
+                refused = Some(delivery);
+                dropped.extend(oldest.map(|oldest| (oldest, Status::Overflow)));
+            } else {
+                dropped.push((delivery, Status::Overflow));
+            }
+        }
+        self.counters.mailed += 1;
+        for (delivery, status) in dropped {
+            self.drop_delivery(&delivery, status, now);
+        }
+    }
+
+    fn remove_away(&mut self, key: ConnectionKey) -> Option<Client> {
+        let client = self.clients.remove(key)?;
+        if let Some(at) = client.timer {
+            self.timers.remove(at, Timer::Client(key));
+        }
+        self.counters.sessions_away -= 1;
+        Some(client)
+    }
+}
