@@ -5,7 +5,7 @@ use std::thread::sleep;
 
 use serde_json::json;
 
-use super::open::open;
+use super::open::Client;
 use super::options::IdleOptions;
 use super::plan::Subscription;
 use super::process::Sample;
@@ -19,7 +19,9 @@ pub fn run(options: &IdleOptions) -> Result<ExitCode, BenchError> {
     let connect = |number: u32| {
         let id = format!("b{}-idle{number}", std::process::id());
         let topic = Subscription::Topic(id.clone());
-        open(options.target, &id, options.subscribe.then_some(&topic), 0)
+        let keep_alive = options.keep_alive;
+        let subscription = options.subscribe.then_some(&topic);
+        Client { subscription, keep_alive, ..Client::new(options.target, &id) }.open()
     };
     let _first = (0..FIRST).map(connect).collect::<Result<Vec<_>, _>>()?;
     sleep(options.settle);
@@ -36,7 +38,7 @@ pub fn run(options: &IdleOptions) -> Result<ExitCode, BenchError> {
         move |socket| alive(socket)
     });
     let alive = alive.count();
-    let each = after.rss_kib.saturating_sub(before.rss_kib) as f64 / f64::from(options.connections);
+    let each = after.kib_each(&before, options.connections.into());
     if options.json {
         let result = json!({
             "name": "idle",

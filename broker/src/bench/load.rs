@@ -14,10 +14,11 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::BenchError;
-use super::open::{Opened, open};
+use super::open::{Client, Opened};
 use super::options::{Load, Target};
 use super::plan::{Plan, StreamPlan, Subscription};
 use super::process::Sample;
+use super::slow::{self, SlowOutcome, SlowReaders};
 use super::stream::Books;
 use super::wire::{Event, Message, Stamp, Wire};
 
@@ -56,6 +57,10 @@ pub struct Outcome {
     pub latest_send: Duration,
     /// The broker's process at the beginning and the end of the measurement.
     pub process: Option<(Sample, Sample)>,
+    /// KiB that its memory grew by for each connection while they were made.
+    pub kib_per_connection: Option<f64>,
+    /// What slow readers got, where there were any.
+    pub slow: Option<SlowOutcome>,
 }
 
 impl Outcome {
@@ -67,13 +72,20 @@ impl Outcome {
 
 /// Connects everyone, applies the load and waits for what is under way.
 pub fn run(plan: &Plan, load: &Load) -> Result<Outcome, BenchError> {
-    if let Some(pid) = load.pid {
-        // A wrong one is better known before than after.
-        Sample::take(pid)?;
-    }
+    // A wrong pid is better known before than after.
+    let sample = || load.pid.map(Sample::take).transpose();
+    let before = sample()?;
     let mut bench = Bench::connect(plan, load)?;
+    let connected = sample()?;
     bench.apply()?;
-    Ok(bench.outcome())
+    let slow = std::mem::replace(&mut bench.slow, SlowReaders::new(bench.wire, 0));
+    let slow = slow.finish(|stream| bench.streams.get(stream).map_or(0, |stream| stream.books.sent))?;
+    let connections = bench.connections.len() as u64 + slow.readers;
+    let mut outcome = bench.outcome();
+    outcome.kib_per_connection =
+        before.zip(connected).map(|(before, connected)| connected.kib_each(&before, connections));
+    outcome.slow = Some(slow).filter(|slow| slow.readers > 0);
+    Ok(outcome)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,8 +128,7 @@ struct Bench<'a> {
     poll: Poll,
     clock: Instant,
     connections: Vec<Connection>,
-    /// Open, and never read from.
-    _slow: Vec<Opened>,
+    slow: SlowReaders,
     streams: Vec<Stream>,
     window: usize,
     phase: Phase,
@@ -148,7 +159,7 @@ impl<'a> Bench<'a> {
             poll: Poll::new()?,
             clock: Instant::now(),
             connections: Vec::new(),
-            _slow: Vec::new(),
+            slow: SlowReaders::new(Wire(load.target.protocol), plan.slow_rate),
             streams: Vec::new(),
             window: window.into(),
             phase: Phase::WarmUp,
@@ -172,20 +183,26 @@ impl<'a> Bench<'a> {
     fn connect_stream(&mut self, target: Target, plan: &StreamPlan) -> Result<(), BenchError> {
         let (stream, qos) = (self.streams.len(), self.load.qos);
         for id in &plan.receivers {
-            let opened = open(target, id, Some(&plan.subscription), qos)?;
+            let subscription = Some(&plan.subscription);
+            let opened = Client { subscription, qos, ..Client::new(target, id) }.open()?;
             self.add(opened, Role::Receiver { stream, next: 0 })?;
         }
         for id in &plan.slow {
-            self._slow.push(open(target, id, Some(&plan.subscription), qos)?);
+            let subscription = Some(&plan.subscription);
+            let receive_buffer = Some(slow::RECEIVE_BUFFER);
+            let client = Client { subscription, qos, receive_buffer, ..Client::new(target, id) };
+            self.slow.connect(&client, stream)?;
         }
-        let answers = plan.answers.as_ref().map(|_| &Subscription::Answers);
-        let opened = open(target, &plan.sender, answers, qos)?;
+        let subscription = plan.answers.as_ref().map(|_| &Subscription::Answers);
+        let sender = Client { subscription, qos, sends: &plan.sends, ..Client::new(target, &plan.sender) };
+        let opened = sender.open()?;
         let limit = opened.limit.map_or(u64::from(OPEN_WINDOW), u64::from);
+        let message = |send| self.wire.message(send, &opened.handles, self.load.payload, qos);
+        let sends = plan.sends.iter().map(message).collect::<Result<_, _>>()?;
         let sender = self.add(opened, Role::Sender(stream))?;
-        let sends = plan.sends.iter().map(|send| self.wire.message(send, self.load.payload, qos));
         self.streams.push(Stream {
             books: Books::default(),
-            sends: sends.collect::<Result<_, _>>()?,
+            sends,
             sender,
             gaps_are_losses: plan.is_for_all(),
             unacknowledged: 0,
@@ -207,7 +224,10 @@ impl<'a> Bench<'a> {
         let mut buffer = vec![0; READ_BUFFER];
         self.clock = Instant::now();
         while self.advance()? {
-            let pause = self.send_what_is_due()?;
+            let mut pause = self.send_what_is_due()?;
+            if let Some(next) = self.slow.read(self.clock.elapsed())? {
+                pause = pause.min(next);
+            }
             match self.poll.poll(&mut events, Some(pause)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
@@ -437,6 +457,8 @@ impl<'a> Bench<'a> {
             latency: self.latency,
             latest_send: self.latest_send,
             process: self.process.0.zip(self.process.1),
+            kib_per_connection: None,
+            slow: None,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! less than what it measures.
 
 mod floor;
+mod handles;
 mod idle;
 mod load;
 mod open;
@@ -16,6 +17,7 @@ pub mod options;
 mod plan;
 mod process;
 mod report;
+mod slow;
 mod storm;
 mod stream;
 mod wire;

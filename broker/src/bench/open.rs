@@ -4,10 +4,13 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 use super::BenchError;
+use super::handles::Handles;
 use super::options::{Protocol, Target};
-use super::plan::Subscription;
-use super::wire::{Event, Wire};
+use super::plan::{Send, Subscription};
+use super::wire::{Event, KEEP_ALIVE, Terms, Wire};
 
 /// How long the broker may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -18,50 +21,97 @@ pub struct Opened {
     pub socket: TcpStream,
     /// Messages that its sender may have unacknowledged, if the broker limits them.
     pub limit: Option<u32>,
+    /// The names that a device announced.
+    pub handles: Handles,
 }
 
-/// Connects, and subscribes where that is asked for.
-pub fn open(
-    target: Target,
-    id: &str,
-    subscription: Option<&Subscription>,
-    qos: u8,
-) -> Result<Opened, BenchError> {
-    let wire = Wire(target.protocol);
-    let failed =
-        |error: io::Error| BenchError::Connection(format!("{target} (as {id}): {}", explained(&error)));
-    let socket = TcpStream::connect(target.address).map_err(failed)?;
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    let mut opening = Opening { socket, wire, input: Vec::new() };
+/// A connection that is wanted.
+pub struct Client<'a> {
+    /// To which broker.
+    pub target: Target,
+    /// The client id.
+    pub id: &'a str,
+    /// What it subscribes to.
+    pub subscription: Option<&'a Subscription>,
+    /// At which QoS.
+    pub qos: u8,
+    /// What it will send: a device announces the names in it.
+    pub sends: &'a [Send],
+    /// In seconds; 0 is none.
+    pub keep_alive: u16,
+    /// Bytes that its system keeps for it unread; left to the system if not given.
+    pub receive_buffer: Option<usize>,
+}
 
-    let mut out = Vec::new();
-    wire.connect(id, &mut out)?;
-    opening.send(&out).map_err(failed)?;
-    let mut limit = None;
-    opening.wait(target, |event| match event {
-        Event::Connected(window) => {
-            limit = window;
-            true
+impl<'a> Client<'a> {
+    /// One that subscribes to nothing and sends nothing.
+    pub fn new(target: Target, id: &'a str) -> Self {
+        Self {
+            target,
+            id,
+            subscription: None,
+            qos: 0,
+            sends: &[],
+            keep_alive: KEEP_ALIVE,
+            receive_buffer: None,
         }
-        _ => false,
-    })?;
+    }
 
-    out.clear();
-    if let Some(subscription) = subscription
-        && wire.subscribe(id, subscription, qos, &mut out)?
-    {
+    /// Connects, and subscribes and announces where that is asked for.
+    pub fn open(&self) -> Result<Opened, BenchError> {
+        let Self { target, id, qos, .. } = *self;
+        let wire = Wire(target.protocol);
+        let failed =
+            |error: io::Error| BenchError::Connection(format!("{target} (as {id}): {}", explained(&error)));
+        let socket = self.connect().map_err(failed)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let mut opening = Opening { socket, wire, input: Vec::new() };
+
+        let mut out = Vec::new();
+        wire.connect(id, self.keep_alive, &mut out)?;
         opening.send(&out).map_err(failed)?;
-        let is_device = target.protocol == Protocol::Device;
+        let mut terms = Terms::default();
         opening.wait(target, |event| match event {
-            Event::Subscribed => true,
-            Event::Acknowledged(_) => is_device,
+            Event::Connected(granted) => {
+                terms = granted;
+                true
+            }
             _ => false,
         })?;
+
+        out.clear();
+        let is_device = target.protocol == Protocol::Device;
+        let handles = if is_device { Handles::new(self.sends, terms.names) } else { Handles::default() };
+        wire.announce(&handles, &mut out)?;
+        let mut lacking = handles.count();
+        if let Some(subscription) = self.subscription {
+            lacking += u32::from(wire.subscribe(id, subscription, qos, &mut out)?);
+        }
+        if lacking > 0 {
+            opening.send(&out).map_err(failed)?;
+            opening.wait(target, |event| {
+                lacking = match event {
+                    Event::Subscribed => 0,
+                    Event::Acknowledged(frames) if is_device => lacking.saturating_sub(frames),
+                    _ => lacking,
+                };
+                lacking == 0
+            })?;
+        }
+        opening.socket.set_read_timeout(None)?;
+        opening.socket.set_nonblocking(true)?;
+        Ok(Opened { socket: opening.socket, limit: terms.window, handles })
     }
-    opening.socket.set_read_timeout(None)?;
-    opening.socket.set_nonblocking(true)?;
-    Ok(Opened { socket: opening.socket, limit })
+
+    fn connect(&self) -> io::Result<TcpStream> {
+        let Some(bytes) = self.receive_buffer else { return TcpStream::connect(self.target.address) };
+        // Before connecting, since the first window that the other end sees comes from it.
+        let socket = Socket::new(Domain::for_address(self.target.address), Type::STREAM, None)?;
+        socket.set_recv_buffer_size(bytes)?;
+        socket.connect(&self.target.address.into())?;
+        Ok(socket.into())
+    }
 }
 
 struct Opening {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::wire::KEEP_ALIVE;
+
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
@@ -79,9 +81,13 @@ pub struct FanoutOptions {
     /// How many subscribe.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub subscribers: u32,
-    /// So many more subscribe and never read; what they miss isn't counted.
+    /// So many more subscribe and read slowly; latencies are those of the others, and what the slow ones lose is
+    /// counted apart.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=60_000))]
     pub slow: u32,
+    /// What a slow one reads, in bytes a second; 0 is nothing, until the load ends.
+    #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
+    pub slow_rate: u32,
     /// A signal to a group that all have joined, and not a plain topic.
     #[arg(long)]
     pub signals: bool,
@@ -137,6 +143,9 @@ pub struct IdleOptions {
     /// Subscribe each to a topic of its own.
     #[arg(long)]
     pub subscribe: bool,
+    /// The keep-alive that each asks for; 0 is none. The generator sends no pings.
+    #[arg(long, value_name = "SECONDS", default_value_t = KEEP_ALIVE)]
+    pub keep_alive: u16,
     /// How long the connections are left alone before the broker's memory is read.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub settle: Duration,
@@ -154,6 +163,10 @@ pub struct StormOptions {
     /// How many in all; they stay open until the end.
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub connections: u32,
+    /// Connections a second, begun at fixed times: a latency counts from when its connection should have begun.
+    /// Without it, as many as the window lets.
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate, conflicts_with = "window")]
+    pub rate: Option<f64>,
     /// How many wait for their answer at a time.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub window: u32,

@@ -14,6 +14,8 @@ pub struct Plan {
     pub streams: Vec<StreamPlan>,
     /// Messages of one stream under way, where nothing else is asked for.
     pub window: u16,
+    /// What a slow recipient reads, in bytes a second.
+    pub slow_rate: u32,
 }
 
 /// A sender and its recipients.
@@ -26,7 +28,7 @@ pub struct StreamPlan {
     pub receivers: Vec<String>,
     /// What each recipient subscribes to.
     pub subscription: Subscription,
-    /// Client ids of those who subscribe too and never read.
+    /// Client ids of those who subscribe too and read slowly.
     pub slow: Vec<String>,
     /// What is sent, one after the other and from the start again.
     pub sends: Vec<Send>,
@@ -100,6 +102,7 @@ impl Plan {
             name: format!("fan-out 1 to {}, {kind}", options.subscribers),
             streams: vec![stream],
             window: 1,
+            slow_rate: options.slow_rate,
         }
     }
 
@@ -120,6 +123,7 @@ impl Plan {
             name: format!("{} pairs, plain topics", options.pairs),
             streams: streams.collect(),
             window: 64,
+            slow_rate: 0,
         }
     }
 
@@ -141,6 +145,7 @@ impl Plan {
             name: format!("{} pairs, signals to one client", options.pairs),
             streams: streams.collect(),
             window: 64,
+            slow_rate: 0,
         }
     }
 
@@ -179,6 +184,7 @@ impl Plan {
             name: format!("{groups} group(s) of {members}, {mode} {listed}"),
             streams: streams.collect(),
             window: 1,
+            slow_rate: 0,
         })
     }
 }

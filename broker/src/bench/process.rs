@@ -13,10 +13,40 @@ const TICKS: u64 = 100;
 pub struct Sample {
     /// CPU time, its own and the kernel's for it.
     pub cpu: Duration,
-    /// Context switches of all its threads, voluntary or not.
-    pub switches: u64,
+    /// Context switches of all its threads.
+    pub switches: Switches,
     /// Memory in use (VmRSS), in KiB.
     pub rss_kib: u64,
+}
+
+/// How often a process gave a core up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Switches {
+    /// It had nothing to do, or waited.
+    pub voluntary: u64,
+    /// The system took the core for another.
+    pub involuntary: u64,
+}
+
+impl std::ops::Sub for Switches {
+    type Output = Self;
+
+    /// Those since `before`; threads that ended meanwhile took theirs with them.
+    fn sub(self, before: Self) -> Self {
+        Self {
+            voluntary: self.voluntary.saturating_sub(before.voluntary),
+            involuntary: self.involuntary.saturating_sub(before.involuntary),
+        }
+    }
+}
+
+impl std::iter::Sum for Switches {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            voluntary: sum.voluntary + one.voluntary,
+            involuntary: sum.involuntary + one.involuntary,
+        })
+    }
 }
 
 impl Sample {
@@ -37,6 +67,11 @@ impl Sample {
             rss_kib: field(&status, "VmRSS:").ok_or_else(unreadable)?,
         })
     }
+
+    /// KiB of memory for each of `count` things that came since `before`.
+    pub fn kib_each(&self, before: &Self, count: u64) -> f64 {
+        self.rss_kib.saturating_sub(before.rss_kib) as f64 / count.max(1) as f64
+    }
 }
 
 /// The fields utime and stime, 14 and 15. The second field is the program's name in brackets, which may hold anything.
@@ -48,11 +83,14 @@ fn ticks(stat: &str) -> Option<u64> {
 }
 
 /// Threads that end meanwhile aren't counted.
-fn switches(pid: u32) -> u64 {
+fn switches(pid: u32) -> Switches {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let of_task = |status: String| {
         let count = |key| field(&status, key).unwrap_or_default();
-        count("voluntary_ctxt_switches:") + count("nonvoluntary_ctxt_switches:")
+        Switches {
+            voluntary: count("voluntary_ctxt_switches:"),
+            involuntary: count("nonvoluntary_ctxt_switches:"),
+        }
     };
     tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok()).map(of_task).sum()
 }

@@ -8,14 +8,17 @@ use serde_json::{Value, json};
 use super::load::Outcome;
 use super::options::Load;
 use super::plan::Plan;
+use super::process::Switches;
 
-/// The latencies that are told.
+/// The latencies that are told to people.
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
+/// The latencies that are told to scripts besides, enough for a curve.
+const CURVE: [f64; 12] = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1.0];
 
 /// What the broker's process used during a measurement.
 struct Usage {
     cpu: Duration,
-    switches: u64,
+    switches: Switches,
     rss_kib: u64,
     deliveries_per_cpu_second: Option<f64>,
 }
@@ -25,7 +28,7 @@ fn usage(outcome: &Outcome) -> Option<Usage> {
     let cpu = after.cpu.saturating_sub(before.cpu);
     Some(Usage {
         cpu,
-        switches: after.switches.saturating_sub(before.switches),
+        switches: after.switches - before.switches,
         rss_kib: after.rss_kib,
         deliveries_per_cpu_second: per_second(outcome.deliveries, cpu),
     })
@@ -59,10 +62,21 @@ pub fn text(plan: &Plan, load: &Load, outcome: &Outcome) -> String {
     if let Some(usage) = usage(outcome) {
         let per_cpu = usage.deliveries_per_cpu_second.map_or("-".to_owned(), |rate| format!("{rate:.0}"));
         line(format_args!(
-            "  broker       {:.2} CPU seconds, {per_cpu} deliveries a CPU second, {} KiB, {} context switches",
+            "  broker       {:.2} CPU seconds, {per_cpu} deliveries a CPU second, {} voluntary context switches, {} others",
             usage.cpu.as_secs_f64(),
-            usage.rss_kib,
-            usage.switches
+            usage.switches.voluntary,
+            usage.switches.involuntary
+        ));
+        let each = outcome.kib_per_connection.unwrap_or_default();
+        line(format_args!(
+            "  its memory   {} KiB, grown by {each:.2} KiB for each connection",
+            usage.rss_kib
+        ));
+    }
+    if let Some(slow) = outcome.slow {
+        line(format_args!(
+            "  slow ones    {} at {} bytes a second: {} received, {} lost, {} repeated, {} closed by the broker",
+            slow.readers, plan.slow_rate, slow.received, slow.lost, slow.repeated, slow.closed
         ));
     }
     line(format_args!(
@@ -91,10 +105,23 @@ pub fn json(plan: &Plan, load: &Load, outcome: &Outcome) -> String {
         json!({
             "cpu_seconds": usage.cpu.as_secs_f64(),
             "deliveries_per_cpu_second": usage.deliveries_per_cpu_second,
-            "context_switches": usage.switches,
+            "voluntary_switches": usage.switches.voluntary,
+            "involuntary_switches": usage.switches.involuntary,
             "rss_kib": usage.rss_kib,
+            "kib_per_connection": outcome.kib_per_connection,
         })
     });
+    let slow = outcome.slow.map(|slow| {
+        json!({
+            "readers": slow.readers,
+            "bytes_per_second": plan.slow_rate,
+            "received": slow.received,
+            "lost": slow.lost,
+            "repeated": slow.repeated,
+            "closed": slow.closed,
+        })
+    });
+    let curve = CURVE.map(|quantile| json!([quantile, latency.value_at_quantile(quantile)]));
     let result: Value = json!({
         "name": plan.name,
         "target": load.target.to_string(),
@@ -109,6 +136,7 @@ pub fn json(plan: &Plan, load: &Load, outcome: &Outcome) -> String {
             "p999": latency.value_at_quantile(0.999),
             "max": latency.max(),
             "generator_late": outcome.latest_send.as_micros() as u64,
+            "curve": curve,
         },
         "sent": outcome.sent,
         "expected": outcome.expected,
@@ -118,6 +146,7 @@ pub fn json(plan: &Plan, load: &Load, outcome: &Outcome) -> String {
         "unacknowledged": outcome.unacknowledged,
         "timed_out": outcome.timed_out,
         "process": process,
+        "slow": slow,
     });
     result.to_string()
 }

@@ -1,4 +1,5 @@
-//! How fast a broker takes new clients: from connecting to its answer, many at a time, as after a power cut.
+//! How fast a broker takes new clients: from connecting to its answer, as after a power cut. Many at a time, or open
+//! loop, at fixed times: devices that come back don't wait for each other.
 
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
@@ -13,11 +14,13 @@ use super::open::explained;
 use super::options::StormOptions;
 use super::process::Sample;
 use super::report::per_second;
-use super::wire::{Event, Wire};
+use super::wire::{Event, KEEP_ALIVE, Wire};
 use super::{BenchError, say};
 
 /// The longest time that is told apart, in microseconds.
 const MAX_LATENCY: u64 = 600_000_000;
+/// How long nothing happens before a look around.
+const IDLE: Duration = Duration::from_millis(100);
 
 /// Where a connection stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,8 @@ enum Step {
 
 struct Attempt {
     socket: TcpStream,
-    began: Instant,
+    /// When it should have begun.
+    due: Duration,
     step: Step,
     input: Vec<u8>,
 }
@@ -43,6 +47,10 @@ struct Storm<'a> {
     failed: u32,
     /// Why the first one failed.
     why: Option<String>,
+    clock: Instant,
+    /// How late the generator itself began one, at worst; 0 without a rate.
+    latest: Duration,
+    /// In microseconds.
     latency: Histogram<u64>,
 }
 
@@ -58,12 +66,15 @@ pub fn run(options: &StormOptions) -> Result<ExitCode, BenchError> {
         done: 0,
         failed: 0,
         why: None,
+        clock: Instant::now(),
+        latest: Duration::ZERO,
         latency,
     };
     let sample = || options.pid.map(Sample::take).transpose();
-    let (before, began) = (sample()?, Instant::now());
+    let before = sample()?;
+    storm.clock = Instant::now();
     storm.run()?;
-    let (elapsed, after) = (began.elapsed(), sample()?);
+    let (elapsed, after) = (storm.clock.elapsed(), sample()?);
     let cpu = before.zip(after).map(|(before, after)| after.cpu.saturating_sub(before.cpu));
     say(&storm.report(elapsed, cpu));
     Ok(if storm.done == options.connections { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -74,12 +85,8 @@ impl Storm<'_> {
         let mut events = Events::with_capacity(1024);
         let mut heard = Instant::now();
         while self.done + self.failed < self.options.connections {
-            while self.waiting < self.options.window
-                && self.attempts.len() < self.options.connections as usize
-            {
-                self.begin()?;
-            }
-            match self.poll.poll(&mut events, Some(Duration::from_millis(100))) {
+            let pause = self.begin_what_is_due()?;
+            match self.poll.poll(&mut events, Some(pause)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
             }
@@ -100,14 +107,34 @@ impl Storm<'_> {
         Ok(())
     }
 
-    fn begin(&mut self) -> Result<(), BenchError> {
+    /// Begins connections, and says how long to wait for answers.
+    fn begin_what_is_due(&mut self) -> Result<Duration, BenchError> {
+        while self.attempts.len() < self.options.connections as usize {
+            let now = self.clock.elapsed();
+            let Some(rate) = self.options.rate else {
+                if self.waiting >= self.options.window {
+                    break;
+                }
+                self.begin(now)?;
+                continue;
+            };
+            let due = Duration::from_secs_f64(self.attempts.len() as f64 / rate);
+            if due > now {
+                return Ok((due - now).min(IDLE));
+            }
+            self.latest = self.latest.max(now - due);
+            self.begin(due)?;
+        }
+        Ok(IDLE)
+    }
+
+    fn begin(&mut self, due: Duration) -> Result<(), BenchError> {
         let target = self.options.target;
-        let began = Instant::now();
         let mut socket = TcpStream::connect(target.address)
             .map_err(|error| BenchError::Connection(format!("{target}: {}", explained(&error))))?;
         let token = Token(self.attempts.len());
         self.poll.registry().register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-        self.attempts.push(Attempt { socket, began, step: Step::Connecting, input: Vec::new() });
+        self.attempts.push(Attempt { socket, due, step: Step::Connecting, input: Vec::new() });
         self.waiting += 1;
         Ok(())
     }
@@ -124,7 +151,7 @@ impl Storm<'_> {
                 return Ok(());
             }
             let mut out = Vec::new();
-            wire.connect(&format!("b{}-storm{index}", std::process::id()), &mut out)?;
+            wire.connect(&format!("b{}-storm{index}", std::process::id()), KEEP_ALIVE, &mut out)?;
             // The first bytes of a connection fit its empty buffer.
             attempt.socket.write_all(&out).map_err(broken)?;
             attempt.step = Step::Asked;
@@ -162,7 +189,8 @@ impl Storm<'_> {
         match answer {
             Ok(()) => {
                 self.done += 1;
-                self.latency.saturating_record(attempt.began.elapsed().as_micros() as u64);
+                let waited = self.clock.elapsed().saturating_sub(attempt.due);
+                self.latency.saturating_record(waited.as_micros() as u64);
             }
             Err(error) => {
                 self.failed += 1;
@@ -184,7 +212,13 @@ impl Storm<'_> {
                 "seconds": elapsed.as_secs_f64(),
                 "connections_per_second": rate,
                 "connections_per_cpu_second": cpu.and_then(|cpu| per_second(self.done.into(), cpu)),
-                "latency_us": { "p50": p50, "p99": p99, "max": self.latency.max() },
+                "rate": self.options.rate,
+                "latency_us": {
+                    "p50": p50,
+                    "p99": p99,
+                    "max": self.latency.max(),
+                    "generator_late": self.latest.as_micros() as u64,
+                },
             })
             .to_string();
         }
@@ -192,9 +226,13 @@ impl Storm<'_> {
             Some(why) => format!("; {} failed, the first because: {why}", self.failed),
             None => String::new(),
         };
+        let late = match self.options.rate {
+            Some(_) => format!("; the generator was {} us late at worst", self.latest.as_micros()),
+            None => String::new(),
+        };
         let cpu = cpu.map_or(String::new(), |cpu| format!("; broker: {:.2} CPU seconds", cpu.as_secs_f64()));
         format!(
-            "{} connected in {:.2} s: {rate:.0} a second; answered after {p50} us (p50), {p99} us (p99){cpu}{failures}",
+            "{} connected in {:.2} s: {rate:.0} a second; answered after {p50} us (p50), {p99} us (p99){late}{cpu}{failures}",
             self.done,
             elapsed.as_secs_f64()
         )

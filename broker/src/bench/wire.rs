@@ -10,18 +10,21 @@ use bugle_core::mqtt::{
     encode, frame_length,
 };
 use bugle_protocol::{
-    Frame, Hello, Kind, MAX_BODY, NameList, NameRef, Publish as DevicePublish, Send as DeviceSend,
+    Frame, Hello, Kind, MAX_BODY, NameKind, NameList, NameRef, Publish as DevicePublish, Send as DeviceSend,
     Target as DeviceTarget, VERSION, split,
 };
 
 use super::BenchError;
+use super::handles::Handles;
 use super::options::Protocol;
 use super::plan::{Send, Subscription, To};
 
-/// Seconds; longer than a measurement, since the generator sends no pings.
-const KEEP_ALIVE: u16 = 3600;
+/// Seconds; longer than a measurement, since the generator sends no pings. Not 0, which some brokers refuse.
+pub const KEEP_ALIVE: u16 = 3600;
 /// Frames that a device lets come unacknowledged; it acknowledges at every read.
 const DEVICE_WINDOW: u16 = 1024;
+/// Names that the gateway may announce to a device, for a few groups and senders. The generator counts without them.
+const DEVICE_NAMES: u16 = 8;
 /// The prefix of signals (T1).
 const PREFIX: &str = "sig";
 
@@ -33,8 +36,8 @@ const SUBACK: u8 = 9;
 /// What came in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The connection is good; the sender may have so many messages unacknowledged, if that is limited.
-    Connected(Option<u32>),
+    /// The connection is good.
+    Connected(Terms),
     /// A subscription is good.
     Subscribed,
     /// A message.
@@ -43,6 +46,15 @@ pub enum Event<'a> {
     Acknowledged(u32),
     /// Something was refused.
     Refused(String),
+}
+
+/// What the broker grants a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The sender may have so many messages unacknowledged, if that is limited.
+    pub window: Option<u32>,
+    /// The sender may announce so many names.
+    pub names: u16,
 }
 
 /// One end of a connection. It holds no bytes.
@@ -65,14 +77,14 @@ impl Wire {
     }
 
     /// The first packet.
-    pub fn connect(self, id: &str, out: &mut Vec<u8>) -> Result<(), BenchError> {
+    pub fn connect(self, id: &str, keep_alive: u16, out: &mut Vec<u8>) -> Result<(), BenchError> {
         match self.0 {
             Protocol::Mqtt => {
                 let connect = Connect {
                     version: Version::V311,
                     client_id: id,
                     clean_start: true,
-                    keep_alive: KEEP_ALIVE,
+                    keep_alive,
                     username: None,
                     password: None,
                     will: None,
@@ -83,10 +95,10 @@ impl Wire {
             Protocol::Device => {
                 let hello = Hello {
                     version: VERSION,
-                    keep_alive: KEEP_ALIVE,
+                    keep_alive,
                     max_body: MAX_BODY as u16,
                     window: DEVICE_WINDOW,
-                    names: 0,
+                    names: DEVICE_NAMES,
                     session_expiry: 0,
                     client_id: id,
                     resume: None,
@@ -130,12 +142,23 @@ impl Wire {
         Ok(true)
     }
 
+    /// Announces names; MQTT has none.
+    pub fn announce(self, handles: &Handles, out: &mut Vec<u8>) -> Result<(), BenchError> {
+        handles.frames().try_for_each(|frame| put_frame(&frame, out))
+    }
+
     /// A message to be sent many times, with a payload of so many zeroes.
-    pub fn message(self, send: &Send, payload: u16, qos: u8) -> Result<Message, BenchError> {
+    pub fn message(
+        self,
+        send: &Send,
+        handles: &Handles,
+        payload: u16,
+        qos: u8,
+    ) -> Result<Message, BenchError> {
         let payload = vec![0; payload.into()];
         let (bytes, packet_id_at) = match self.0 {
             Protocol::Mqtt => mqtt_message(&send.to, &payload, qos)?,
-            Protocol::Device => (device_message(&send.to, &payload, qos)?, None),
+            Protocol::Device => (device_message(&send.to, handles, &payload, qos)?, None),
         };
         let payload_at = bytes.len() - payload.len();
         Ok(Message { bytes, payload_at, packet_id_at, recipients: send.recipients })
@@ -240,21 +263,21 @@ fn mqtt_message(to: &To, payload: &[u8], qos: u8) -> Result<(Vec<u8>, Option<usi
     Ok((encoded.as_bytes().to_vec(), encoded.packet_id_at()))
 }
 
-fn device_message(to: &To, payload: &[u8], qos: u8) -> Result<Vec<u8>, BenchError> {
+fn device_message(to: &To, handles: &Handles, payload: &[u8], qos: u8) -> Result<Vec<u8>, BenchError> {
     let (listed, excluded);
     let target = match to {
         To::Topic(topic) => {
-            let topic = NameRef::Inline(topic);
+            let topic = handles.refer(NameKind::Topic, topic);
             let publish = DevicePublish { topic, at_least_once: qos > 0, retain: false, payload };
             let mut bytes = Vec::new();
             put_frame(&Frame::Publish(publish), &mut bytes)?;
             return Ok(bytes);
         }
-        To::Client(id) => DeviceTarget::Client(NameRef::Inline(id)),
+        To::Client(id) => DeviceTarget::Client(handles.refer(NameKind::Client, id)),
         To::Group { name, only, except } => {
-            (listed, excluded) = (refs(only), refs(except));
+            (listed, excluded) = (refs(handles, only), refs(handles, except));
             DeviceTarget::Group {
-                group: NameRef::Inline(name),
+                group: handles.refer(NameKind::Group, name),
                 only: (!listed.is_empty()).then(|| NameList::new(&listed)),
                 except: (!excluded.is_empty()).then(|| NameList::new(&excluded)),
             }
@@ -265,8 +288,8 @@ fn device_message(to: &To, payload: &[u8], qos: u8) -> Result<Vec<u8>, BenchErro
     Ok(bytes)
 }
 
-fn refs(ids: &[String]) -> Vec<NameRef<'_>> {
-    ids.iter().map(|id| NameRef::Inline(id)).collect()
+fn refs<'a>(handles: &Handles, ids: &'a [String]) -> Vec<NameRef<'a>> {
+    ids.iter().map(|id| handles.refer(NameKind::Client, id)).collect()
 }
 
 fn unreadable() -> BenchError {
@@ -288,7 +311,7 @@ fn walk_mqtt(input: &[u8], out: &mut Vec<u8>, mut on: impl FnMut(Event<'_>)) -> 
             }
             PUBACK => on(Event::Acknowledged(1)),
             CONNACK => match packet.get(3) {
-                Some(0) => on(Event::Connected(None)),
+                Some(0) => on(Event::Connected(Terms::default())),
                 code => on(Event::Refused(format!("the connection, with return code {code:?}"))),
             },
             SUBACK => match packet.get(4) {
@@ -327,7 +350,9 @@ fn walk_device(input: &[u8], out: &mut Vec<u8>, mut on: impl FnMut(Event<'_>)) -
             Ok(Frame::Delivery(delivery)) => on(Event::Message(delivery.payload)),
             Ok(Frame::Message(message)) => on(Event::Message(message.payload)),
             Ok(Frame::Ack { frames }) => on(Event::Acknowledged(frames)),
-            Ok(Frame::Welcome(welcome)) => on(Event::Connected(Some(welcome.window.into()))),
+            Ok(Frame::Welcome(welcome)) => {
+                on(Event::Connected(Terms { window: Some(welcome.window.into()), names: welcome.names }));
+            }
             Ok(Frame::Refused { reason, text, .. }) => on(Event::Refused(format!("{reason:?}: {text}"))),
             Ok(Frame::Bye { reason, text }) => {
                 on(Event::Refused(format!("the connection, {reason:?}: {text}")))
