@@ -1,6 +1,6 @@
 //! A lamp on the device SDK, on Linux: joins a group, obeys "on" and "off", and tells whoever asks "state?".
 //!
-//! `cargo run -p bugle-examples --bin lamp -- lamp-1 floor3 [127.0.0.1:1883]`
+//! `cargo run -p bugle-examples --bin lamp -- lamp-1 floor3`; `BUGLE_SERVER` is the gateway, 127.0.0.1:1883 unless set
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let id = arguments.next().unwrap_or_else(|| "lamp-1".to_owned());
     let group = arguments.next().unwrap_or_else(|| "floor3".to_owned());
-    let server = arguments.next().unwrap_or_else(|| "127.0.0.1:1883".to_owned());
+    let server = std::env::var("BUGLE_SERVER").unwrap_or_else(|_| "127.0.0.1:1883".to_owned());
 
     let mut state = Box::new(State::<NoopRawMutex>::new());
     // A board would take its seed from its random number generator, and its secret from flash.

@@ -11,9 +11,15 @@ use bugle_tests::{Device, Finished, Gateway, Program, Setup, example_program, fo
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
+fn start_lamp(id: &str, group: &str, server: &str) -> Program {
+    let mut command = Command::new(example_program("lamp"));
+    command.args([id, group]).env("BUGLE_SERVER", server).stdin(Stdio::null());
+    Program::spawn(command)
+}
+
 /// A lamp that is in the group.
 async fn lamp(gateway: &Gateway, id: &str, group: &str) -> Program {
-    let mut lamp = Program::start(example_program("lamp"), &[id, group, &gateway.server()]);
+    let mut lamp = start_lamp(id, group, &gateway.server());
     lamp.line(&format!("{id} is in {group}")).await;
     lamp
 }
@@ -35,7 +41,7 @@ async fn the_lamp_obeys_and_answers() {
 #[tokio::test]
 async fn the_lamp_says_that_it_tries_again_until_there_is_a_gateway() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let mut lamp = Program::start(example_program("lamp"), &["lamp-1", "floor3", &free]);
+    let mut lamp = start_lamp("lamp-1", "floor3", &free);
     assert!(lamp.line("trying again").await.contains(&format!("no gateway at {free}")));
     let _gateway = Setup::shards(1).argument("--listen").argument(&free).start().await;
     lamp.line("lamp-1 is in floor3").await;
