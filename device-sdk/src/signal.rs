@@ -248,7 +248,7 @@ pub enum Connection {
     Offline(Option<Disconnect>),
     /// Welcomed, and groups and subscriptions are being restored.
     Restoring,
-    /// Ready.
+    /// Ready. What restores groups and subscriptions is on its way, ahead of anything that is sent now.
     Online,
     /// The runner has ended and must be run again.
     Stopped(Disconnect),

@@ -65,7 +65,8 @@ impl Device {
         let transport = FromTokio::new(gateway.connect().await);
         let mut runner = tokio::spawn(async move { runner.run_connection(transport, &mut Sleep).await });
         let (tell, signals) = unbounded_channel();
-        let taker = tokio::spawn(async move { while tell.send(client.receive(owned).await).is_ok() {} });
+        let taker =
+            tokio::spawn(async move { while tell.send(client.receive(Signal::new).await).is_ok() {} });
         let connected = async {
             tokio::select! {
                 result = client.wait_connected() => result,
@@ -134,22 +135,25 @@ impl Drop for Device {
     }
 }
 
-fn owned(incoming: Incoming<'_>) -> Signal {
-    match incoming {
-        Incoming::Signal { mode, sender, group, remaining, payload, .. } => Signal {
-            mode: mode.key(),
-            group: group.map(str::to_owned),
-            from: sender.to_owned(),
-            text: String::from_utf8_lossy(payload).into_owned(),
-            ttl: remaining,
-        },
-        Incoming::Message { topic, payload, .. } => Signal {
-            mode: "topic",
-            group: Some(topic.to_owned()),
-            from: String::new(),
-            text: String::from_utf8_lossy(payload).into_owned(),
-            ttl: None,
-        },
+impl Signal {
+    /// Of what the SDK lends.
+    pub fn new(incoming: Incoming<'_>) -> Self {
+        match incoming {
+            Incoming::Signal { mode, sender, group, remaining, payload, .. } => Self {
+                mode: mode.key(),
+                group: group.map(str::to_owned),
+                from: sender.to_owned(),
+                text: String::from_utf8_lossy(payload).into_owned(),
+                ttl: remaining,
+            },
+            Incoming::Message { topic, payload, .. } => Self {
+                mode: "topic",
+                group: Some(topic.to_owned()),
+                from: String::new(),
+                text: String::from_utf8_lossy(payload).into_owned(),
+                ttl: None,
+            },
+        }
     }
 }
 
