@@ -252,7 +252,12 @@ impl ShardHost {
         if scratch.capacity() > MAX_SCRATCH {
             *scratch = Vec::with_capacity(2 * TRANSMIT);
         }
-        if let Some(wants) = self.guarded(key, |shard, _| shard.wants_bytes(key)) {
+        let stalled = connection.kept() > 0;
+        let wants = self.guarded(key, |shard, _| {
+            shard.set_stalled(key, stalled);
+            shard.wants_bytes(key)
+        });
+        if let Some(wants) = wants {
             connection.set_reads(wants);
         }
     }

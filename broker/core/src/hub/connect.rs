@@ -1,7 +1,5 @@
 //! Letting clients in, taking over, and what is left when they go (S1).
 
-use std::sync::Arc;
-
 use super::credentials::Check;
 use super::park::Park;
 use super::timers::Timer;
@@ -151,7 +149,7 @@ impl Shard {
             (Will::Publish { message, expiry: Some(seconds) }, _) => {
                 let deadline = Some(now + u64::from(seconds) * 1000);
                 let message = Message { deadline, ..Message::clone(&message) };
-                self.publish(identity, &Arc::new(message), now)
+                self.publish(identity, &message, now)
             }
         };
         match sent {

@@ -2,7 +2,6 @@
 //! rules, and whether their mailboxes take it (S3-S5, S8, T2, T6).
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use slotmap::DefaultKey;
 
@@ -13,13 +12,10 @@ use crate::backbone::{
     AcceptedSignal, Backbone, Envelope, PeerMessage, ShardIndex, ShardReport, Share, owner,
 };
 use crate::model::{
-    ClientId, Delivery, GroupName, Instant, Map, Message, Origin, Outgoing, ReceiptMode, ReceiptSlot,
-    Reception, Settled, Status, Target,
+    ClientId, Delivery, GroupName, Instant, Map, Outgoing, ReceiptMode, ReceiptSlot, Reception, Settled,
+    Status, Target,
 };
 use crate::rules::{Action, Actor, Object, decide};
-
-/// Room for subscribers that is kept from one publish to the next.
-const KEPT_SUBSCRIBERS: usize = 16 * 1024;
 
 impl Shard {
     pub(super) fn deliver_for_peer(&mut self, from: ShardIndex, envelope: &Envelope, now: Instant) {
@@ -218,53 +214,6 @@ impl Shard {
             if let Err(refused) = self.mail(key, delivery, round.now) {
                 self.drop_delivery(&refused, Status::Overflow, round.now);
             }
-        }
-    }
-
-    /// Puts a plain message into the mailboxes of its subscribers here, once for each however many of its
-    /// filters match (T7).
-    pub(super) fn deliver_publish(&mut self, message: &Arc<Message>, now: Instant) {
-        let Origin::Topic { topic, publisher, .. } = &message.origin else { return };
-        let mut subscribers = std::mem::take(&mut self.subscribers);
-        self.topics.for_each_match(topic, &mut |&key, &reception| subscribers.push((key, reception)));
-        if subscribers.iter().any(|(_, reception)| reception.no_local) {
-            let own = self.by_identity.get(publisher).copied();
-            subscribers.retain(|(key, reception)| !(reception.no_local && own == Some(*key)));
-        }
-        if subscribers.len() > 1 {
-            self.unite(&mut subscribers);
-        }
-        let outgoing = Outgoing::new(message.clone());
-        for (key, reception) in subscribers.drain(..) {
-            let delivery = Delivery { outgoing: outgoing.clone(), reception, observed: false, slot: None };
-            if let Err(refused) = self.mail(key, delivery, now) {
-                self.drop_delivery(&refused, Status::Overflow, now);
-            }
-        }
-        // Kept for the next publish, unless this one was out of the ordinary.
-        if subscribers.capacity() <= KEPT_SUBSCRIBERS {
-            self.subscribers = subscribers;
-        }
-    }
-
-    /// A client with several matching filters gets the message once, with the highest QoS of them
-    /// [MQTT-3.3.5-1]. Usually there is no such client, which one look at each shows.
-    fn unite(&mut self, subscribers: &mut Vec<(ConnectionKey, Reception)>) {
-        self.signals += 1;
-        let round = self.signals;
-        let mut overlaps = false;
-        for (key, _) in &*subscribers {
-            if let Some(client) = self.clients.get_mut(*key) {
-                overlaps |= std::mem::replace(&mut client.considered, round) == round;
-            }
-        }
-        if overlaps {
-            let mut united: Map<ConnectionKey, Reception> = Map::default();
-            for (key, reception) in subscribers.drain(..) {
-                let kept = united.entry(key).or_insert(reception);
-                kept.qos = kept.qos.max(reception.qos);
-            }
-            subscribers.extend(united);
         }
     }
 

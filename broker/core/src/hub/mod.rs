@@ -14,6 +14,7 @@ mod credentials;
 mod deliver;
 mod mailbox;
 mod park;
+mod publish;
 mod rate;
 mod receipts;
 mod send;
@@ -32,14 +33,15 @@ pub use credentials::Credentials;
 
 use crate::backbone::{Fifos, ShardIndex};
 use crate::model::{
-    Challenge, ClientId, Command, GroupName, Identity, Instant, Limits, Map, Reason, Reception, Refusal,
-    Reply, Set, Status, Will,
+    Challenge, ClientId, Command, Encodings, GroupName, Identity, Instant, Limits, Map, Reason, Reception,
+    Refusal, Reply, Set, Status, Will,
 };
 use crate::rules::{Action, Actor, Object, Rules, decide};
 use crate::session::{Protocol, Session, SessionConfig};
 use away::Away;
 use mailbox::Mailbox;
 use park::Park;
+use publish::Route;
 use receipts::Tracker;
 use send::InFlight;
 use subscribe::{LocalInterest, PendingSubscribe};
@@ -54,6 +56,9 @@ slotmap::new_key_type! {
     /// A subscribe that waits until every shard knows of it.
     struct SubscribeKey;
 }
+
+/// Empty buffers that are kept for the next wake-up; in all about as many bytes as one connection may leave unread.
+const KEPT_BUFFERS: usize = 64;
 
 /// Fills a slice with bytes that nobody can foresee.
 pub type Random = Box<dyn FnMut(&mut [u8])>;
@@ -95,6 +100,14 @@ struct Client {
     /// Boxed, since nearly all the time there is none.
     challenge: Option<Box<Challenge>>,
     mailbox: Mailbox,
+    /// Written ahead of the mailbox, to go to the socket before anything else: empty but within a wake-up.
+    out: Vec<u8>,
+    /// How many messages are in `out`.
+    written_ahead: u32,
+    /// Its socket takes no more for now.
+    stalled: bool,
+    /// Where its last publish went.
+    route: Option<Box<Route>>,
     /// Takes signals to itself, and how.
     inbox: Option<Reception>,
     groups: Set<GroupName>,
@@ -126,6 +139,10 @@ impl Client {
             client_id: None,
             challenge: None,
             mailbox: Mailbox::default(),
+            out: Vec::new(),
+            written_ahead: 0,
+            stalled: false,
+            route: None,
             inbox: None,
             groups: Set::default(),
             filters: Set::default(),
@@ -176,6 +193,12 @@ pub struct Shard {
     interests: u64,
 
     timers: Timers,
+    /// The encodings of the message at hand, and their room in between.
+    encodings: Encodings,
+    /// Empty buffers for what is written ahead.
+    buffers: Vec<Vec<u8>>,
+    /// The connection whose input is being handled: it goes on by itself when it is answered.
+    pumping: Option<ConnectionKey>,
     /// The subscribers of the publish at hand; empty in between.
     subscribers: Vec<(ConnectionKey, Reception)>,
     dirty: VecDeque<ConnectionKey>,
@@ -214,6 +237,9 @@ impl Shard {
             sessions: 0,
             interests: 0,
             timers: Timers::default(),
+            encodings: Encodings::default(),
+            buffers: Vec::new(),
+            pumping: None,
             subscribers: Vec::new(),
             dirty: VecDeque::new(),
             resumable: Vec::new(),
@@ -249,8 +275,11 @@ impl Shard {
             client.session.handle_closed();
             self.settle(key, now);
             self.end_client(key, true, now);
-            if let Some(at) = self.clients.remove(key).and_then(|client| client.timer) {
-                self.timers.remove(at, Timer::Client(key));
+            if let Some(client) = self.clients.remove(key) {
+                self.counters.publishes_abandoned += u64::from(client.written_ahead);
+                if let Some(at) = client.timer {
+                    self.timers.remove(at, Timer::Client(key));
+                }
             }
             self.resume_sessions(now);
         }
@@ -302,6 +331,14 @@ impl Shard {
         None
     }
 
+    /// Says whether the connection's socket takes bytes. While it doesn't, all for it waits in its mailbox, where it
+    /// can still expire.
+    pub fn set_stalled(&mut self, key: ConnectionKey, stalled: bool) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.stalled = stalled;
+        }
+    }
+
     /// Appends what the connection is to be sent to `out`, until that holds `limit` bytes or a little more.
     pub fn poll_transmit(
         &mut self,
@@ -313,6 +350,18 @@ impl Shard {
         let start = out.len();
         let Some(client) = self.clients.get_mut(key) else { return Transmit::Close };
         let mut expired = Vec::new();
+        if client.out.capacity() > 0 {
+            let mut ahead = std::mem::take(&mut client.out);
+            if out.is_empty() {
+                std::mem::swap(out, &mut ahead);
+            } else {
+                out.append(&mut ahead);
+            }
+            client.written_ahead = 0;
+            if self.buffers.len() < KEPT_BUFFERS {
+                self.buffers.push(ahead);
+            }
+        }
         client.session.poll_transmit(out, now);
         client.session.poll_resend(out, limit, now);
         while out.len() < limit && client.session.has_room() {
@@ -355,10 +404,12 @@ impl Shard {
     /// Runs the session over its input and carries out its commands.
     fn pump(&mut self, key: ConnectionKey, bytes: &[u8], now: Instant) {
         let mut input = bytes;
+        self.pumping = Some(key);
         while let Some(client) = self.clients.get_mut(key) {
             let Some(command) = client.session.handle_bytes(&mut input, now) else { break };
             self.execute(key, command, now);
         }
+        self.pumping = None;
         self.settle(key, now);
         self.mark(key);
     }
@@ -370,13 +421,13 @@ impl Shard {
         }
     }
 
-    fn execute(&mut self, key: ConnectionKey, command: Command, now: Instant) {
+    fn execute(&mut self, key: ConnectionKey, command: Command<'_>, now: Instant) {
         match command {
             Command::Connect(request) => self.connect(key, *request, now),
             Command::Send { request, signal, refusable } => {
                 self.handle_send(key, request, *signal, refusable, now);
             }
-            Command::Publish { request, message } => self.handle_publish(key, request, &message, now),
+            Command::Publish { request, publication } => self.handle_publish(key, request, &publication, now),
             Command::Refuse { request, refusal } => self.refuse(key, request, refusal, now),
             Command::Subscribe { request, items } => self.handle_subscribe(key, request, items, now),
             Command::Unsubscribe { request, filters } => self.handle_unsubscribe(key, request, &filters, now),
@@ -393,6 +444,9 @@ impl Shard {
     fn reply(&mut self, key: ConnectionKey, reply: Reply, now: Instant) {
         if let Some(client) = self.clients.get_mut(key) {
             client.session.handle_reply(reply, now);
+            if self.pumping == Some(key) {
+                return;
+            }
             // Several answers to one connection in a row need one look at what it kept.
             if self.resumable.last() != Some(&key) {
                 self.resumable.push(key);

@@ -342,51 +342,6 @@ impl Shard {
         }
         self.reply(key, Reply::Receipt(Box::new(in_flight.into_report())), now);
     }
-
-    /// A message to a plain topic from a client.
-    pub(super) fn handle_publish(
-        &mut self,
-        key: ConnectionKey,
-        request: RequestId,
-        message: &Arc<Message>,
-        now: Instant,
-    ) {
-        let Some(identity) = self.clients.get(key).and_then(|client| client.identity.clone()) else { return };
-        match self.publish(&identity, message, now) {
-            Ok(()) => self.reply(key, Reply::Done(request), now),
-            Err(refusal) => self.refuse(key, request, refusal, now),
-        }
-    }
-
-    /// Judges a message to a plain topic and brings it to every subscriber's shard (T7).
-    pub(super) fn publish(
-        &mut self,
-        publisher: &Identity,
-        message: &Arc<Message>,
-        now: Instant,
-    ) -> Result<(), Refusal> {
-        let Origin::Topic { topic, .. } = &message.origin else {
-            return Err(Refusal::new(Reason::Internal, "not a plain topic"));
-        };
-        if !self.may(publisher, Action::Publish, Object::Topic(topic)) {
-            return Err(Refusal::new(Reason::NotAuthorized, "the rules don't let this client publish there"));
-        }
-        let mut peers: Set<ShardIndex> = Set::default();
-        if !self.peer_topics.is_empty() {
-            self.peer_topics.for_each_match(topic, &mut |&shard, ()| {
-                peers.insert(shard);
-            });
-        }
-        if peers.iter().any(|&peer| !self.backbone.has_room(peer)) {
-            return Err(Refusal::new(Reason::Overflow, "the queue to a part of the gateway is full"));
-        }
-        self.counters.publishes += 1;
-        for peer in peers {
-            self.backbone.forward(peer, PeerMessage::Publish(message.clone()));
-        }
-        self.deliver_publish(message, now);
-        Ok(())
-    }
 }
 
 impl InFlight {

@@ -14,6 +14,8 @@ pub const MAX_LEVELS: usize = 128;
 #[derive(Debug)]
 pub struct TopicTree<K, V> {
     root: Node<K, V>,
+    /// Counts insertions and removals.
+    changes: u64,
 }
 
 #[derive(Debug)]
@@ -40,13 +42,14 @@ impl<K, V> Node<K, V> {
 
 impl<K, V> Default for TopicTree<K, V> {
     fn default() -> Self {
-        Self { root: Node::default() }
+        Self { root: Node::default(), changes: 0 }
     }
 }
 
 impl<K: Copy + Eq + Hash, V> TopicTree<K, V> {
     /// Puts `key` under a valid `filter` and gives back what it had there.
     pub fn insert(&mut self, filter: &str, key: K, value: V) -> Option<V> {
+        self.changes += 1;
         let mut node = &mut self.root;
         for level in filter.split('/') {
             if level == "#" {
@@ -79,7 +82,13 @@ impl<K: Copy + Eq + Hash, V> TopicTree<K, V> {
             }
             removed
         }
+        self.changes += 1;
         remove(&mut self.root, Some(filter), key)
+    }
+
+    /// How often it was changed: what was found in it holds as long as this stays the same.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Calls `each` for every entry whose filter matches the topic `name`; an entry with several matching

@@ -3,16 +3,18 @@
 
 use std::sync::Arc;
 
-use super::{ClientId, GroupName, Identity, Message, QoS, ReceiptReport, Reception, Refusal, Signal};
+use super::{
+    ClientId, GroupName, Identity, Message, Publication, QoS, ReceiptReport, Reception, Refusal, Signal,
+};
 
 /// A session's own number for a request, given back with the answer: an MQTT packet identifier (0 where
 /// there is none) or the number of a device's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u32);
 
-/// What a session asks of the hub.
+/// What a session asks of the hub, as far as it can be in the bytes that it came in.
 #[derive(Debug)]
-pub enum Command {
+pub enum Command<'i> {
     /// The first packet: who wants in. Answered by [`Reply::Connected`], [`Reply::Challenge`] or
     /// [`Reply::ConnectRefused`].
     Connect(Box<ConnectRequest>),
@@ -27,10 +29,10 @@ pub enum Command {
     },
     /// A message to a plain topic. Answered by [`Reply::Done`] or [`Reply::Refused`].
     Publish {
-        /// Given back with the answer.
-        request: RequestId,
-        /// The message; its origin is a topic.
-        message: Arc<Message>,
+        /// Given back with the answer. None: nobody waits for one.
+        request: Option<RequestId>,
+        /// The message.
+        publication: Publication<'i>,
     },
     /// A send or publish that the session itself had to refuse. Answered by [`Reply::Refused`], so that
     /// answers keep their order and refusals are counted in one place.
@@ -61,6 +63,25 @@ pub enum Command {
         /// A session expiry in seconds that replaces that of the connect request.
         session_expiry: Option<u32>,
     },
+}
+
+impl Command<'_> {
+    /// The command for itself.
+    pub fn into_owned(self) -> Command<'static> {
+        match self {
+            Self::Publish { request, publication } => {
+                Command::Publish { request, publication: publication.into_owned() }
+            }
+            Self::Connect(request) => Command::Connect(request),
+            Self::Send { request, signal, refusable } => Command::Send { request, signal, refusable },
+            Self::Refuse { request, refusal } => Command::Refuse { request, refusal },
+            Self::Subscribe { request, items } => Command::Subscribe { request, items },
+            Self::Unsubscribe { request, filters } => Command::Unsubscribe { request, filters },
+            Self::Disconnect { with_will, session_expiry } => {
+                Command::Disconnect { with_will, session_expiry }
+            }
+        }
+    }
 }
 
 /// Who wants in, and how.

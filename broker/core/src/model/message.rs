@@ -1,12 +1,20 @@
 //! Messages on their way to recipients.
+//!
+//! A message is borrowed as long as it can be: a [`Publication`] from the packet that brought it, a [`MessageView`]
+//! of that while it is given to recipients who can be written to at once. Only what has to wait somewhere becomes a
+//! [`Message`].
 
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::fmt;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::{ClientId, GroupName, Identity, Instant, Mode, Status};
+use crate::mqtt::EncodedPublish;
 pub use crate::mqtt::QoS;
 
 /// A message, shared by all its recipients on all shards.
@@ -51,12 +59,175 @@ pub enum Origin {
     },
 }
 
+/// A message, whoever holds it.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageView<'a> {
+    /// Where it comes from.
+    pub origin: OriginView<'a>,
+    /// As in [`Message`].
+    pub payload: &'a [u8],
+    /// As in [`Message`].
+    pub properties: &'a [u8],
+    /// As in [`Message`].
+    pub qos: QoS,
+    /// As in [`Message`].
+    pub deadline: Option<Instant>,
+    /// As in [`Message`].
+    pub urgent: bool,
+}
+
+/// Where a message comes from, as far as a recipient sees it.
+#[derive(Clone, Copy, Debug)]
+pub enum OriginView<'a> {
+    /// A signal (S3).
+    Signal {
+        /// Who sent it.
+        sender: &'a ClientId,
+        /// The group that it was sent to, none if to one client.
+        group: Option<&'a GroupName>,
+        /// The client that it was sent to, none if to a group.
+        client: Option<&'a ClientId>,
+        /// How it was addressed.
+        mode: Mode,
+    },
+    /// A plain topic (T7).
+    Topic {
+        /// The topic.
+        topic: &'a str,
+        /// Its RETAIN flag as published.
+        retain: bool,
+    },
+}
+
+impl Message {
+    /// A look at it.
+    pub fn view(&self) -> MessageView<'_> {
+        let origin = match &self.origin {
+            Origin::Signal { sender, group, client, mode } => {
+                OriginView::Signal { sender, group: group.as_ref(), client: client.as_ref(), mode: *mode }
+            }
+            Origin::Topic { topic, retain, .. } => OriginView::Topic { topic, retain: *retain },
+        };
+        MessageView {
+            origin,
+            payload: &self.payload,
+            properties: &self.properties,
+            qos: self.qos,
+            deadline: self.deadline,
+            urgent: self.urgent,
+        }
+    }
+}
+
+impl MessageView<'_> {
+    /// The message for itself, to be kept. `publisher` is only asked for plain topics.
+    pub fn to_message(&self, publisher: impl FnOnce() -> Identity) -> Message {
+        let origin = match self.origin {
+            OriginView::Signal { sender, group, client, mode } => Origin::Signal {
+                sender: sender.clone(),
+                group: group.cloned(),
+                client: client.cloned(),
+                mode,
+            },
+            OriginView::Topic { topic, retain } => {
+                Origin::Topic { topic: topic.into(), publisher: publisher(), retain }
+            }
+        };
+        Message {
+            origin,
+            payload: Bytes::copy_from_slice(self.payload),
+            properties: Bytes::copy_from_slice(self.properties),
+            qos: self.qos,
+            deadline: self.deadline,
+            urgent: self.urgent,
+        }
+    }
+}
+
+/// Text from a packet, or from a table that stands for it (a topic alias, a handle).
+#[derive(Clone)]
+pub enum Text<'i> {
+    /// In the packet.
+    Borrowed(&'i str),
+    /// In a table.
+    Shared(Arc<str>),
+}
+
+impl Text<'_> {
+    /// The text for itself.
+    pub fn into_owned(self) -> Text<'static> {
+        Text::Shared(match self {
+            Self::Borrowed(text) => text.into(),
+            Self::Shared(text) => text,
+        })
+    }
+}
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Borrowed(text) => text,
+            Self::Shared(text) => text,
+        }
+    }
+}
+
+/// A message to a plain topic as its publisher sent it, in the packet that brought it as far as it can be.
+#[derive(Clone, Debug)]
+pub struct Publication<'i> {
+    /// A valid topic name outside of the signalling topics.
+    pub topic: Text<'i>,
+    /// As in [`Message`].
+    pub payload: Cow<'i, [u8]>,
+    /// As in [`Message`].
+    pub properties: Cow<'i, [u8]>,
+    /// The QoS that it was published with.
+    pub qos: QoS,
+    /// The RETAIN flag.
+    pub retain: bool,
+    /// As in [`Message`].
+    pub deadline: Option<Instant>,
+}
+
+impl Publication<'_> {
+    /// A look at it.
+    pub fn view(&self) -> MessageView<'_> {
+        MessageView {
+            origin: OriginView::Topic { topic: &self.topic, retain: self.retain },
+            payload: &self.payload,
+            properties: &self.properties,
+            qos: self.qos,
+            deadline: self.deadline,
+            urgent: false,
+        }
+    }
+
+    /// The publication for itself.
+    pub fn into_owned(self) -> Publication<'static> {
+        Publication {
+            topic: self.topic.into_owned(),
+            payload: Cow::Owned(self.payload.into_owned()),
+            properties: Cow::Owned(self.properties.into_owned()),
+            ..self
+        }
+    }
+}
+
 /// A message on one shard, with the encodings that its recipients there share.
 #[derive(Debug)]
 pub struct Outgoing {
     /// The message.
     pub message: Arc<Message>,
-    encodings: RefCell<Vec<Encoding>>,
+    /// What has been encoded of it.
+    pub encodings: RefCell<Encodings>,
 }
 
 /// What an encoding depends on; the packet identifier is not part of it.
@@ -70,44 +241,59 @@ pub struct EncodingKey {
     pub subscription: Option<u32>,
 }
 
-/// One encoding of a message, to be copied once per recipient.
-#[derive(Clone, Debug)]
-pub struct Encoding {
-    /// What it depends on.
-    pub key: EncodingKey,
-    /// The packet.
-    pub packet: Rc<crate::mqtt::EncodedPublish>,
+/// The encodings of one message, each to be copied once per recipient.
+///
+/// Keeps a few: a recipient with a key of its own (a rare ttl or subscription id) doesn't make it grow.
+#[derive(Debug, Default)]
+pub struct Encodings {
+    kept: Vec<(EncodingKey, EncodedPublish)>,
+    /// How many of them are of the present message; the rest is room.
+    used: usize,
 }
 
-impl Outgoing {
-    /// A message without encodings.
-    pub fn new(message: Arc<Message>) -> Rc<Self> {
-        Rc::new(Self { message, encodings: RefCell::new(Vec::new()) })
+impl Encodings {
+    /// Forgets all of them, for another message.
+    pub fn clear(&mut self) {
+        self.used = 0;
     }
 
     /// The encoding for `key`, made by `encode` if it is the first of its kind.
-    ///
-    /// Keeps a few: a recipient with a key of its own (a rare ttl or subscription id) doesn't make it grow.
     ///
     /// # Errors
     ///
     /// That of `encode`; nothing is kept of it.
     pub fn encoding<E>(
-        &self,
+        &mut self,
         key: EncodingKey,
-        encode: impl FnOnce(&Message) -> Result<crate::mqtt::EncodedPublish, E>,
-    ) -> Result<Rc<crate::mqtt::EncodedPublish>, E> {
+        encode: impl FnOnce(&mut EncodedPublish) -> Result<(), E>,
+    ) -> Result<&EncodedPublish, E> {
         const KEPT: usize = 4;
-        let mut encodings = self.encodings.borrow_mut();
-        if let Some(found) = encodings.iter().find(|encoding| encoding.key == key) {
-            return Ok(found.packet.clone());
-        }
-        let packet = Rc::new(encode(&self.message)?);
-        if encodings.len() == KEPT {
-            encodings.remove(0);
-        }
-        encodings.push(Encoding { key, packet: packet.clone() });
-        Ok(packet)
+        let found = self.kept.iter().take(self.used).position(|(kept, _)| *kept == key);
+        let at = match found {
+            Some(at) => at,
+            None => {
+                if self.used == KEPT {
+                    self.kept.rotate_left(1);
+                    self.used -= 1;
+                }
+                if self.used == self.kept.len() {
+                    self.kept.push((key, EncodedPublish::default()));
+                }
+                let (place, packet) = &mut self.kept[self.used];
+                *place = key;
+                encode(packet)?;
+                self.used += 1;
+                self.used - 1
+            }
+        };
+        Ok(&self.kept[at].1)
+    }
+}
+
+impl Outgoing {
+    /// A message without encodings.
+    pub fn new(message: Arc<Message>) -> Rc<Self> {
+        Rc::new(Self { message, encodings: RefCell::default() })
     }
 }
 

@@ -16,7 +16,8 @@ pub use command::{
 pub use identity::{ClientId, GroupName, Identity, MessageId};
 pub use limits::{Limits, OfflineFull};
 pub use message::{
-    Delivery, Encoding, EncodingKey, Message, Origin, Outgoing, QoS, ReceiptSlot, Reception, Settled,
+    Delivery, EncodingKey, Encodings, Message, MessageView, Origin, OriginView, Outgoing, Publication, QoS,
+    ReceiptSlot, Reception, Settled, Text,
 };
 pub use outcome::{ReceiptReport, Refusal};
 pub use signal::{RecipientList, Recipients, Signal, SignalOptions, Target};

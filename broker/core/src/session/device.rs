@@ -112,10 +112,10 @@ enum Sent {
 }
 
 /// What came of looking at the next bytes.
-enum Step {
+enum Step<'i> {
     NeedMore,
     /// So many bytes are used.
-    Used(usize, Option<Command>),
+    Used(usize, Option<Command<'i>>),
 }
 
 impl DeviceSession {
@@ -145,7 +145,7 @@ impl DeviceSession {
     }
 
     /// The next command in `input`; see [`Session::handle_bytes`](super::Session::handle_bytes).
-    pub fn handle_bytes(&mut self, input: &mut &[u8], now: Instant) -> Option<Command> {
+    pub fn handle_bytes<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Option<Command<'i>> {
         if !input.is_empty() {
             self.last_heard = now;
         }
@@ -179,7 +179,10 @@ impl DeviceSession {
             } else {
                 // Taken out so that frames can be read from it while the session changes.
                 let kept = mem::take(&mut self.kept);
-                let step = self.step(kept.get(self.kept_at..).unwrap_or_default(), now);
+                let step = match self.step(kept.get(self.kept_at..).unwrap_or_default(), now) {
+                    Step::NeedMore => Step::NeedMore,
+                    Step::Used(length, command) => Step::Used(length, command.map(Command::into_owned)),
+                };
                 self.kept = kept;
                 match step {
                     Step::NeedMore => {
@@ -208,7 +211,7 @@ impl DeviceSession {
         self.kept.extend_from_slice(bytes);
     }
 
-    fn step(&mut self, bytes: &[u8], now: Instant) -> Step {
+    fn step<'i>(&mut self, bytes: &'i [u8], now: Instant) -> Step<'i> {
         match split(bytes, MAX_BODY) {
             Ok(None) => Step::NeedMore,
             Ok(Some(raw)) => Step::Used(raw.length, self.handle_frame(raw, now)),

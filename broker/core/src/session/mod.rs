@@ -14,7 +14,8 @@ pub use first_packet::{FirstPacket, first_packet};
 pub use mqtt::{KeptSession, MqttSession};
 
 use crate::model::{
-    Command, Delivery, GroupName, Instant, Limits, Reason, ReceiptSlot, Reception, Reply, Settled,
+    Command, Delivery, Encodings, GroupName, Instant, Limits, MessageView, Reason, ReceiptSlot, Reception,
+    Reply, Settled,
 };
 
 /// What all sessions of a gateway share.
@@ -76,7 +77,7 @@ impl Session {
     }
 
     /// The next command in `input`. To be called until it gives none: then all of `input` is used up or kept.
-    pub fn handle_bytes(&mut self, input: &mut &[u8], now: Instant) -> Option<Command> {
+    pub fn handle_bytes<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Option<Command<'i>> {
         either!(self, session => session.handle_bytes(input, now))
     }
 
@@ -158,6 +159,32 @@ impl Session {
         match self {
             Self::Mqtt(session) => session.take_unacknowledged(),
             Self::Device(_) => Vec::new(),
+        }
+    }
+
+    /// Whether it takes a message now that nothing is kept of: by [`deliver`](Self::deliver).
+    pub fn takes_at_once(&self) -> bool {
+        match self {
+            Self::Mqtt(session) => session.takes_at_once(),
+            Self::Device(session) => session.has_room(),
+        }
+    }
+
+    /// Writes a message to `out` that need not wait, and that nobody waits to hear of; only when it
+    /// [takes it at once](Self::takes_at_once). `encodings` are those of this message where others get it too.
+    pub fn deliver(
+        &mut self,
+        message: &MessageView<'_>,
+        reception: &Reception,
+        encodings: Option<&mut Encodings>,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) {
+        match self {
+            Self::Mqtt(session) => {
+                session.deliver(message, reception, None, encodings, out, now);
+            }
+            Self::Device(session) => session.deliver(message, reception, None, out, now),
         }
     }
 

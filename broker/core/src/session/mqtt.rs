@@ -57,7 +57,7 @@ pub struct MqttSession {
     link: Link,
     state: SessionState,
     /// The second of two commands that one packet makes.
-    second_command: Option<Command>,
+    second_command: Option<Command<'static>>,
     settled: VecDeque<(ReceiptSlot, Settled)>,
     /// Why the session itself ended the connection, until the hub has counted it.
     fault: Option<Reason>,
@@ -110,7 +110,7 @@ impl MqttSession {
     ///
     /// What is kept is at most a packet ([`Limits::max_packet`](crate::model::Limits::max_packet)) and one
     /// `input`, as long as none is given while [`wants_bytes`](Self::wants_bytes) says no.
-    pub fn handle_bytes(&mut self, input: &mut &[u8], now: Instant) -> Option<Command> {
+    pub fn handle_bytes<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Option<Command<'i>> {
         if !input.is_empty() {
             self.link.heard(now);
         }
@@ -299,7 +299,7 @@ impl MqttSession {
     }
 
     /// Takes one packet out of what was kept or, if nothing was, out of `input`.
-    fn next_packet(&mut self, input: &mut &[u8], now: Instant) -> Next {
+    fn next_packet<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Next<'i> {
         if !self.link.has_input() {
             let available = *input;
             return match self.measure(available) {
@@ -328,7 +328,7 @@ impl MqttSession {
                         kept.append(input, usize::MAX);
                         break Next::Nothing;
                     }
-                    let command = self.handle_frame(frame, now);
+                    let command = self.handle_frame(frame, now).map(Command::into_owned);
                     kept.advance(length);
                     break Next::Handled(command);
                 }
@@ -367,14 +367,14 @@ impl MqttSession {
         waits
     }
 
-    fn handle_frame(&mut self, frame: &[u8], now: Instant) -> Option<Command> {
+    fn handle_frame<'i>(&mut self, frame: &'i [u8], now: Instant) -> Option<Command<'i>> {
         match decode(frame, self.link.version) {
             Ok(packet) => self.handle_packet(packet, now),
             Err(error) => self.refuse_bytes(frame, Fault::Decode(error)),
         }
     }
 
-    fn handle_packet(&mut self, packet: Packet<'_>, now: Instant) -> Option<Command> {
+    fn handle_packet<'i>(&mut self, packet: Packet<'i>, now: Instant) -> Option<Command<'i>> {
         match (self.phase, packet) {
             (Phase::ExpectConnect { .. }, Packet::Connect(connect)) => self.handle_connect(&connect, now),
             (Phase::Open, Packet::Publish(publish)) => self.handle_publish(&publish, now),
@@ -394,7 +394,7 @@ impl MqttSession {
         }
     }
 
-    fn handle_disconnect(&mut self, disconnect: &Disconnect<'_>) -> Option<Command> {
+    fn handle_disconnect(&mut self, disconnect: &Disconnect<'_>) -> Option<Command<'static>> {
         // [MQTT-3.14.2-2]
         if disconnect.properties.session_expiry().is_some_and(|seconds| seconds > 0)
             && self.link.session_expiry == 0
@@ -409,7 +409,7 @@ impl MqttSession {
         })
     }
 
-    fn handle_puback(&mut self, ack: &Ack<'_>) -> Option<Command> {
+    fn handle_puback(&mut self, ack: &Ack<'_>) -> Option<Command<'static>> {
         match self.state.in_flight.remove(ack.packet_id, Stage::Acknowledge) {
             Some(mut entry) => self.settle(entry.take_slot(), outcome(ack.reason)),
             None => self.counters.acks_unknown += 1,
@@ -417,7 +417,7 @@ impl MqttSession {
         None
     }
 
-    fn handle_pubrec(&mut self, ack: &Ack<'_>) -> Option<Command> {
+    fn handle_pubrec(&mut self, ack: &Ack<'_>) -> Option<Command<'static>> {
         let id = ack.packet_id;
         let reason = match self.state.in_flight.entry_mut(id) {
             Some(entry) if entry.stage != Stage::Acknowledge => {
@@ -442,7 +442,7 @@ impl MqttSession {
         None
     }
 
-    fn handle_pubcomp(&mut self, ack: &Ack<'_>) -> Option<Command> {
+    fn handle_pubcomp(&mut self, ack: &Ack<'_>) -> Option<Command<'static>> {
         if self.state.in_flight.remove(ack.packet_id, Stage::Complete).is_none() {
             self.counters.acks_unknown += 1;
         }
@@ -450,13 +450,13 @@ impl MqttSession {
     }
 
     /// The peer broke the protocol [MQTT-4.13.1-1].
-    fn violation(&mut self, what: &str) -> Option<Command> {
+    fn violation(&mut self, what: &str) -> Option<Command<'static>> {
         self.fault(ReasonCode::ProtocolError, what);
         None
     }
 
     /// Bytes that are no packet, or not one for now.
-    fn refuse_bytes(&mut self, bytes: &[u8], fault: Fault) -> Option<Command> {
+    fn refuse_bytes(&mut self, bytes: &[u8], fault: Fault) -> Option<Command<'static>> {
         let (reason, what) = match fault {
             Fault::Decode(error) => (error.reason(), error.to_string()),
             Fault::TooLarge => {
@@ -509,10 +509,10 @@ impl MqttSession {
 }
 
 /// What a look for the next packet gave.
-enum Next {
+enum Next<'i> {
     /// There is none, or none that may be handled now; the input is kept.
     Nothing,
-    Handled(Option<Command>),
+    Handled(Option<Command<'i>>),
 }
 
 /// Why bytes don't make a packet.

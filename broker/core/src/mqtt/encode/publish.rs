@@ -34,7 +34,7 @@ const DUP: u8 = 0b1000;
 /// assert_eq!(out, b"\x32\x07\x00\x01a\x00\x01hi\x32\x07\x00\x01a\x00\x02hi");
 /// # Ok::<(), bugle_core::mqtt::EncodeError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EncodedPublish {
     bytes: Vec<u8>,
     /// Within `bytes`, and two before its end at most.
@@ -48,10 +48,21 @@ impl EncodedPublish {
     ///
     /// As [`encode`](crate::mqtt::encode), but that the packet identifier may be absent.
     pub fn new(publish: &Publish<'_>, version: Version) -> Result<Self, EncodeError> {
-        let mut bytes = Vec::new();
+        let mut encoded = Self::default();
+        encoded.set(publish, version)?;
+        Ok(encoded)
+    }
+
+    /// As [`new`](Self::new), in the place of what was encoded here before.
+    ///
+    /// # Errors
+    ///
+    /// As those of `new`; then nothing useful is here.
+    pub fn set(&mut self, publish: &Publish<'_>, version: Version) -> Result<(), EncodeError> {
+        self.bytes.clear();
         let publish = Publish { dup: false, ..*publish };
-        let packet_id_at = write_with_id(&publish, 0, version, &mut bytes)?;
-        Ok(Self { bytes, packet_id_at })
+        self.packet_id_at = write_with_id(&publish, 0, version, &mut self.bytes)?;
+        Ok(())
     }
 
     /// The packet. For QoS 0 it is complete; else the two bytes at [`packet_id_at`](Self::packet_id_at) are

@@ -1,5 +1,7 @@
 //! Frames from the device, and what they ask of the hub.
 
+use std::borrow::Cow;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use bugle_protocol::{
@@ -12,14 +14,14 @@ use super::{
     Announcer, Asking, DeviceSession, NAMES, Phase, Received, Sent, Terms, UNWINDOWED, WINDOW, refusal,
 };
 use crate::model::{
-    ClientId, Command, ConnectRequest, Credential, Filter, GroupName, Identity, Instant, Message, MessageId,
-    Origin, QoS, Reception, RecipientList, Refusal, RequestId, Settled, Signal, SignalOptions, SubscribeItem,
-    Target, Will,
+    ClientId, Command, ConnectRequest, Credential, Filter, GroupName, Identity, Instant, MessageId,
+    Publication, QoS, Reception, RecipientList, Refusal, RequestId, Settled, Signal, SignalOptions,
+    SubscribeItem, Target, Text, Will,
 };
 use crate::mqtt::topic;
 
 impl DeviceSession {
-    pub(super) fn handle_frame(&mut self, raw: RawFrame<'_>, now: Instant) -> Option<Command> {
+    pub(super) fn handle_frame<'i>(&mut self, raw: RawFrame<'i>, now: Instant) -> Option<Command<'i>> {
         match &self.phase {
             Phase::AwaitingHello => self.handle_hello(raw),
             Phase::AwaitingProof(..) => self.handle_proof(raw),
@@ -29,7 +31,7 @@ impl DeviceSession {
         }
     }
 
-    fn handle_hello(&mut self, raw: RawFrame<'_>) -> Option<Command> {
+    fn handle_hello(&mut self, raw: RawFrame<'_>) -> Option<Command<'static>> {
         match raw.decode() {
             Ok(Frame::Hello(hello)) if hello.version != VERSION => {
                 let text = format!("version {} was asked for; this gateway speaks {VERSION}", hello.version);
@@ -67,9 +69,11 @@ impl DeviceSession {
         }
         let will = hello.will.map(|will| match will.frame() {
             Ok(Frame::Send(send)) => self.signal(&send).map(|signal| Will::Send(Box::new(signal))),
-            Ok(Frame::Publish(publish)) => {
-                self.message(hello.client_id, &publish).map(|message| Will::Publish { message, expiry: None })
-            }
+            Ok(Frame::Publish(publish)) => self.publication(&publish).map(|publication| {
+                let publisher = || Identity::new(hello.client_id);
+                let message = Arc::new(publication.view().to_message(publisher));
+                Will::Publish { message, expiry: None }
+            }),
             _ => Err(refusal(Reason::Malformed, "the will is no send or publish")),
         });
         let terms = Terms {
@@ -80,7 +84,7 @@ impl DeviceSession {
         Ok(Asking { identity: Identity::new(hello.client_id), terms, will: will.transpose()? })
     }
 
-    fn ask(&mut self, asking: Box<Asking>, credential: Credential) -> Command {
+    fn ask(&mut self, asking: Box<Asking>, credential: Credential) -> Command<'static> {
         let request = ConnectRequest {
             identity: Some(asking.identity.clone()),
             credential,
@@ -95,7 +99,7 @@ impl DeviceSession {
         Command::Connect(Box::new(request))
     }
 
-    fn handle_proof(&mut self, raw: RawFrame<'_>) -> Option<Command> {
+    fn handle_proof(&mut self, raw: RawFrame<'_>) -> Option<Command<'static>> {
         let Ok(Frame::Proof { proof }) = raw.decode() else {
             self.bye(Reason::ProtocolError, "a challenge is answered by a proof");
             return None;
@@ -107,7 +111,7 @@ impl DeviceSession {
         Some(self.ask(asking, Credential::Proof { challenge, proof: *proof }))
     }
 
-    fn handle_control(&mut self, raw: RawFrame<'_>, now: Instant) -> Option<Command> {
+    fn handle_control(&mut self, raw: RawFrame<'_>, now: Instant) -> Option<Command<'static>> {
         match raw.decode() {
             Ok(Frame::Ping { token }) => {
                 self.write_control(&Frame::Pong { clock: token.map(|token| (token, now.as_millis())) });
@@ -159,7 +163,7 @@ impl DeviceSession {
         }
     }
 
-    fn handle_numbered(&mut self, raw: RawFrame<'_>) -> Option<Command> {
+    fn handle_numbered<'i>(&mut self, raw: RawFrame<'i>) -> Option<Command<'i>> {
         let request = RequestId(self.received);
         self.received = self.received.wrapping_add(1);
         self.unfinished.push_back(Received { takes_window: raw.kind.takes_window(), done: false });
@@ -175,7 +179,7 @@ impl DeviceSession {
     }
 
     /// What a numbered frame asks of the hub, if it asks anything.
-    fn command(&mut self, raw: RawFrame<'_>, request: RequestId) -> Result<Option<Command>, Refusal> {
+    fn command<'i>(&mut self, raw: RawFrame<'i>, request: RequestId) -> Result<Option<Command<'i>>, Refusal> {
         let frame = raw.decode().map_err(|malformed| match malformed.field {
             "kind" => refusal(Reason::Unsupported, "an unknown kind of frame"),
             _ => refusal(Reason::Malformed, malformed.to_string()),
@@ -207,7 +211,7 @@ impl DeviceSession {
                 Command::Send { request, signal: Box::new(self.signal(&send)?), refusable: true }
             }
             Frame::Publish(publish) => {
-                Command::Publish { request, message: self.message(&self.client_id, &publish)? }
+                Command::Publish { request: Some(request), publication: self.publication(&publish)? }
             }
             Frame::Subscribe { at_least_once, filter } => {
                 let filter = self.topic_filter(filter)?;
@@ -244,10 +248,14 @@ impl DeviceSession {
     fn resolve<'a>(&'a self, name: NameRef<'a>, kind: NameKind) -> Result<&'a str, Refusal> {
         match name {
             NameRef::Inline(text) => Ok(text),
-            NameRef::Handle(handle) => match self.names.get(usize::from(handle.get()) - 1) {
-                Some(Some((found, text))) if *found == kind => Ok(text),
-                _ => Err(refusal(Reason::UnknownHandle, format!("handle {handle} stands for no {kind:?}"))),
-            },
+            NameRef::Handle(handle) => self.resolve_handle(handle, kind).map(|text| &**text),
+        }
+    }
+
+    fn resolve_handle(&self, handle: NonZeroU16, kind: NameKind) -> Result<&Arc<str>, Refusal> {
+        match self.names.get(usize::from(handle.get()) - 1) {
+            Some(Some((found, text))) if *found == kind => Ok(text),
+            _ => Err(refusal(Reason::UnknownHandle, format!("handle {handle} stands for no {kind:?}"))),
         }
     }
 
@@ -316,9 +324,12 @@ impl DeviceSession {
         RecipientList::new(names.collect::<Result<Vec<_>, _>>()?)
     }
 
-    fn message(&self, publisher: &str, publish: &Publish<'_>) -> Result<Arc<Message>, Refusal> {
-        let name = self.resolve(publish.topic, NameKind::Topic)?;
-        if !topic::is_valid_name(name) || name.starts_with('$') || self.is_signalling(name) {
+    fn publication<'i>(&self, publish: &Publish<'i>) -> Result<Publication<'i>, Refusal> {
+        let name = match publish.topic {
+            NameRef::Inline(text) => Text::Borrowed(text),
+            NameRef::Handle(handle) => Text::Shared(self.resolve_handle(handle, NameKind::Topic)?.clone()),
+        };
+        if !topic::is_valid_name(&name) || name.starts_with('$') || self.is_signalling(&name) {
             return Err(refusal(Reason::BadTopic, "not a plain topic that a client may publish to"));
         }
         if publish.payload.len() > MAX_PAYLOAD {
@@ -327,15 +338,14 @@ impl DeviceSession {
         if publish.retain {
             return Err(refusal(Reason::Unsupported, "this gateway doesn't keep retained messages yet"));
         }
-        let origin = Origin::Topic { topic: name.into(), publisher: Identity::new(publisher), retain: false };
-        Ok(Arc::new(Message {
-            origin,
-            payload: Bytes::copy_from_slice(publish.payload),
-            properties: Bytes::new(),
+        Ok(Publication {
+            topic: name,
+            payload: Cow::Borrowed(publish.payload),
+            properties: Cow::Borrowed(&[]),
             qos: qos(publish.at_least_once),
+            retain: false,
             deadline: None,
-            urgent: false,
-        }))
+        })
     }
 }
 

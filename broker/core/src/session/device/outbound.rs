@@ -6,7 +6,10 @@ use bugle_protocol::{
 };
 
 use super::{DeviceSession, Phase, Sent, UNWINDOWED};
-use crate::model::{Delivery, Instant, Origin, QoS, Reason, ReceiptReport, Refusal, Settled};
+use crate::model::{
+    Delivery, Instant, MessageView, OriginView, QoS, Reason, ReceiptReport, ReceiptSlot, Reception, Refusal,
+    Settled,
+};
 
 /// Largest body of a receipt's part, in bytes (S8).
 const RECEIPT_BODY: usize = 8192;
@@ -40,49 +43,62 @@ impl DeviceSession {
 
     /// Writes a delivery, after the names that it needs.
     pub fn handle_delivery(&mut self, delivery: Delivery, out: &mut Vec<u8>, now: Instant) {
+        let message = delivery.outgoing.message.view();
+        self.deliver(&message, &delivery.reception, delivery.slot, out, now);
+    }
+
+    /// Writes a message, after the names that it needs. Frames name things by this device's own handles, so that there
+    /// are no encodings to share.
+    pub fn deliver(
+        &mut self,
+        message: &MessageView<'_>,
+        reception: &Reception,
+        slot: Option<ReceiptSlot>,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) {
         // Numbers are given in the order of writing, and what waits has its numbers already.
         out.append(&mut self.control);
         let Phase::Connected(terms) = &self.phase else { return };
         let max_body = terms.max_body;
-        let message = &delivery.outgoing.message;
         // The longest possible way to write the names decides, so that no name is announced in vain.
         const HEADER: usize = 16;
-        let names = match &message.origin {
-            Origin::Signal { sender, group, .. } => {
-                sender.as_str().len() + group.as_ref().map_or(0, |group| group.as_str().len())
+        let names = match message.origin {
+            OriginView::Signal { sender, group, .. } => {
+                sender.as_str().len() + group.map_or(0, |group| group.as_str().len())
             }
-            Origin::Topic { topic, .. } => topic.len(),
+            OriginView::Topic { topic, .. } => topic.len(),
         };
         if message.payload.len() + names + HEADER > max_body {
-            self.settled.extend(delivery.slot.map(|slot| (slot, Settled::Final(Status::Overflow))));
+            self.settled.extend(slot.map(|slot| (slot, Settled::Final(Status::Overflow))));
             self.counters.oversize += 1;
             return;
         }
-        let payload = &message.payload[..];
-        match &message.origin {
-            Origin::Signal { sender, group, mode, .. } => {
-                let group = group.as_ref().map(|group| self.name(NameKind::Group, group.as_str(), out));
+        let payload = message.payload;
+        match message.origin {
+            OriginView::Signal { sender, group, mode, .. } => {
+                let group = group.map(|group| self.name(NameKind::Group, group.as_str(), out));
                 let sender = self.name(NameKind::Client, sender.as_str(), out);
                 let deadline = message.deadline.map(|deadline| {
                     // Compared modulo 2^32, so never more than half of that ahead.
                     let ahead = deadline.millis_since(now).min(i32::MAX as u64);
                     (now + ahead).as_millis() as u32
                 });
-                let (mode, urgent) = (*mode, message.urgent);
+                let urgent = message.urgent;
                 append(
                     &Frame::Delivery(DeliveryFrame { mode, urgent, group, sender, deadline, payload }),
                     out,
                 );
             }
-            Origin::Topic { topic, .. } => {
-                let at_least_once = message.qos.min(delivery.reception.qos) != QoS::AtMostOnce;
+            OriginView::Topic { topic, .. } => {
+                let at_least_once = message.qos.min(reception.qos) != QoS::AtMostOnce;
                 let topic = self.name(NameKind::Topic, topic, out);
                 append(&Frame::Message(MessageFrame { at_least_once, retained: false, topic, payload }), out);
             }
         }
-        self.count_sent(Sent::Payload(delivery.slot));
+        self.count_sent(Sent::Payload(slot));
         self.in_window += 1;
-        self.settled.extend(delivery.slot.map(|slot| (slot, Settled::Written)));
+        self.settled.extend(slot.map(|slot| (slot, Settled::Written)));
     }
 
     fn name<'a>(&mut self, kind: NameKind, name: &'a str, out: &mut Vec<u8>) -> NameRef<'a> {

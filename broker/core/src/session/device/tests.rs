@@ -34,15 +34,16 @@ impl Device {
         device
     }
 
-    fn sends(&mut self, frames: &[Frame<'_>]) -> Vec<Command> {
+    fn sends(&mut self, frames: &[Frame<'_>]) -> Vec<Command<'static>> {
         let mut bytes = Vec::new();
         frames.iter().for_each(|frame| outbound::append(frame, &mut bytes));
         self.sends_bytes(&bytes)
     }
 
-    fn sends_bytes(&mut self, bytes: &[u8]) -> Vec<Command> {
+    fn sends_bytes(&mut self, bytes: &[u8]) -> Vec<Command<'static>> {
         let mut input = bytes;
-        let commands = std::iter::from_fn(|| self.session.handle_bytes(&mut input, NOW)).collect();
+        let commands = std::iter::from_fn(|| self.session.handle_bytes(&mut input, NOW));
+        let commands = commands.map(Command::into_owned).collect();
         assert!(input.is_empty(), "used up or kept");
         commands
     }

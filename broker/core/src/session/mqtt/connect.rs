@@ -22,7 +22,7 @@ const WINDOW_MAXIMUM: u16 = 1024;
 type Refused = (ReasonCode, String);
 
 impl MqttSession {
-    pub(super) fn handle_connect(&mut self, connect: &Connect<'_>, now: Instant) -> Option<Command> {
+    pub(super) fn handle_connect(&mut self, connect: &Connect<'_>, now: Instant) -> Option<Command<'static>> {
         let properties = &connect.properties;
         let link = &mut self.link;
         link.version = connect.version;
@@ -112,7 +112,7 @@ impl MqttSession {
                 return Err(refused(Refusal::new(Reason::RetainRefused, "signals are not retained")));
             }
             Signal::check_payload(payload.len()).map_err(refused)?;
-            let properties = passthrough::write(&will.properties, signal_topic::is_reserved);
+            let properties = passthrough::write(&will.properties, signal_topic::is_reserved).into();
             return Ok(Will::Send(Box::new(Signal { target, options, payload, properties, qos: will.qos })));
         }
         if will.topic.starts_with('$') {
@@ -125,7 +125,7 @@ impl MqttSession {
                 retain: will.retain,
             },
             payload,
-            properties: passthrough::write(&will.properties, |_| false),
+            properties: passthrough::write(&will.properties, |_| false).into(),
             qos: will.qos,
             deadline: None,
             urgent: false,

@@ -3,12 +3,14 @@
 //! This is the hot path. A message to many is encoded once for each kind of recipient and copied for each
 //! recipient; the only thing done per recipient is a packet identifier.
 
+use std::num::NonZeroU16;
 use std::rc::Rc;
 
 use super::in_flight::{Entry, Resend, Stage};
 use super::{MqttSession, Phase, passthrough};
 use crate::model::{
-    Delivery, EncodingKey, Instant, Message, Origin, QoS, ReceiptSlot, Reception, Settled, Status,
+    Delivery, EncodingKey, Encodings, Instant, MessageView, OriginView, QoS, ReceiptSlot, Reception, Settled,
+    Status,
 };
 use crate::mqtt::{
     EncodeError, EncodedPublish, Packet, PacketType, Property, PropertyWriter, Publish, ReasonCode, Version,
@@ -41,8 +43,8 @@ impl MqttSession {
                 }
                 Resend::Publish(delivery) => delivery,
             };
-            let message = &*delivery.outgoing.message;
-            if delivery.is_expired(now) && matches!(message.origin, Origin::Signal { .. }) {
+            let message = &delivery.outgoing.message.view();
+            if delivery.is_expired(now) && matches!(message.origin, OriginView::Signal { .. }) {
                 self.state.in_flight.forget(id);
                 continue;
             }
@@ -69,37 +71,66 @@ impl MqttSession {
     /// Writes a delivery to `out`, behind the control packets that wait; only when it
     /// [has room](Self::has_room).
     pub fn handle_delivery(&mut self, delivery: Delivery, out: &mut Vec<u8>, now: Instant) {
-        self.link.flush(out);
         let Delivery { outgoing, reception, slot, .. } = &delivery;
+        // Alone it is written straight to `out`.
+        let is_shared = Rc::strong_count(outgoing) > 1;
+        let mut encodings = is_shared.then(|| outgoing.encodings.borrow_mut());
+        let message = outgoing.message.view();
+        let id = self.deliver(&message, reception, *slot, encodings.as_deref_mut(), out, now);
+        drop(encodings);
+        if let Some(id) = id.filter(|_| self.state.persistent) {
+            self.state.in_flight.keep(id, Delivery { slot: None, ..delivery });
+        }
+    }
+
+    /// Whether a message need not come as a [`Delivery`]: there is room, and nothing is kept of what it is written.
+    pub fn takes_at_once(&self) -> bool {
+        self.has_room() && !self.state.persistent
+    }
+
+    /// Writes a message to `out`, behind the control packets that wait, and says by which packet identifier, if any.
+    /// `encodings` are those of this message where others get it too.
+    pub fn deliver(
+        &mut self,
+        message: &MessageView<'_>,
+        reception: &Reception,
+        slot: Option<ReceiptSlot>,
+        encodings: Option<&mut Encodings>,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> Option<NonZeroU16> {
+        self.link.flush(out);
         if self.phase != Phase::Open {
-            return self.settle(*slot, Status::Offline);
+            return self.undelivered(slot, Status::Offline);
         }
-        if delivery.is_expired(now) {
-            return self.settle(*slot, Status::Expired);
+        if message.deadline.is_some_and(|deadline| deadline <= now) {
+            return self.undelivered(slot, Status::Expired);
         }
-        let message = &*outgoing.message;
         let form = Form::new(message, reception, self.link.version, now);
-        // Encoded first, so that what can't be sent takes no identifier; alone, straight to `out`.
-        let shared = if Rc::strong_count(outgoing) == 1 {
-            None
-        } else {
-            match outgoing.encoding(form.key(), |message| form.encoded(message, &self.config.prefix)) {
-                Ok(encoded) if encoded.size() <= self.link.max_packet => Some(encoded),
-                _ => return self.drop_oversize(*slot),
+        // Encoded first, so that what can't be sent takes no identifier.
+        let shared = match encodings {
+            None => None,
+            Some(encodings) => {
+                match encodings
+                    .encoding(form.key(), |packet| form.encode(message, &self.config.prefix, packet))
+                {
+                    Ok(encoded) if encoded.size() <= self.link.max_packet => Some(encoded),
+                    _ => return self.drop_oversize(slot),
+                }
             }
         };
         let mut packet_id = None;
         if form.qos != QoS::AtMostOnce {
             let stage = if form.qos == QoS::ExactlyOnce { Stage::Receive } else { Stage::Acknowledge };
-            let Some(id) = self.state.in_flight.insert(Entry::new(stage, *slot)) else {
+            let Some(id) = self.state.in_flight.insert(Entry::new(stage, slot)) else {
                 self.counters.no_room += 1;
-                return self.settle(*slot, Status::Overflow);
+                return self.undelivered(slot, Status::Overflow);
             };
             packet_id = Some((id, stage));
         }
         match shared {
             Some(encoded) => {
-                let id = packet_id.map_or(std::num::NonZeroU16::MIN, |(id, _)| id);
+                let id = packet_id.map_or(NonZeroU16::MIN, |(id, _)| id);
                 encoded.copy_with_packet_id(id, false, out);
             }
             None => {
@@ -113,26 +144,29 @@ impl MqttSession {
                     if let Some((id, stage)) = packet_id {
                         self.state.in_flight.remove(id, stage);
                     }
-                    return self.drop_oversize(*slot);
+                    return self.drop_oversize(slot);
                 }
             }
         }
-        if let Some(slot) = *slot {
+        if let Some(slot) = slot {
             let settled = match packet_id {
                 Some(_) => Settled::Written,
                 None => Settled::Final(Status::Unconfirmed),
             };
             self.settled.push_back((slot, settled));
         }
-        if let Some((id, _)) = packet_id.filter(|_| self.state.persistent) {
-            self.state.in_flight.keep(id, Delivery { slot: None, ..delivery });
-        }
+        packet_id.map(|(id, _)| id)
+    }
+
+    fn undelivered(&mut self, slot: Option<ReceiptSlot>, status: Status) -> Option<NonZeroU16> {
+        self.settle(slot, status);
+        None
     }
 
     /// [MQTT-3.1.2-25]: as if it had been sent, but not for its sender.
-    fn drop_oversize(&mut self, slot: Option<ReceiptSlot>) {
+    fn drop_oversize(&mut self, slot: Option<ReceiptSlot>) -> Option<NonZeroU16> {
         self.counters.oversize += 1;
-        self.settle(slot, Status::Overflow);
+        self.undelivered(slot, Status::Overflow)
     }
 }
 
@@ -150,15 +184,20 @@ pub(super) struct Form {
 }
 
 impl Form {
-    pub(super) fn new(message: &Message, reception: &Reception, version: Version, now: Instant) -> Self {
+    pub(super) fn new(
+        message: &MessageView<'_>,
+        reception: &Reception,
+        version: Version,
+        now: Instant,
+    ) -> Self {
         let expressive = super::is_expressive(version);
         let qos = message.qos.min(reception.qos);
         let remaining = message.deadline.filter(|_| expressive).map(|deadline| deadline.millis_since(now));
-        let (with_sender, retain, remaining) = match &message.origin {
-            Origin::Signal { .. } => (reception.with_sender, false, remaining),
-            Origin::Topic { retain, .. } => {
+        let (with_sender, retain, remaining) = match message.origin {
+            OriginView::Signal { .. } => (reception.with_sender, false, remaining),
+            OriginView::Topic { retain, .. } => {
                 let seconds = remaining.map(|millis| millis.div_ceil(1000));
-                (false, *retain && reception.retain_as_published, seconds)
+                (false, retain && reception.retain_as_published, seconds)
             }
         };
         Self {
@@ -180,24 +219,29 @@ impl Form {
         EncodingKey { form, ttl: self.remaining, subscription: self.subscription }
     }
 
-    fn encoded(&self, message: &Message, prefix: &str) -> Result<EncodedPublish, EncodeError> {
-        self.with_publish(message, prefix, |publish| EncodedPublish::new(publish, self.version))
+    fn encode(
+        &self,
+        message: &MessageView<'_>,
+        prefix: &str,
+        packet: &mut EncodedPublish,
+    ) -> Result<(), EncodeError> {
+        self.with_publish(message, prefix, |publish| packet.set(publish, self.version))
     }
 
     /// Makes the packet, without its identifier, for `write`.
     fn with_publish<R>(
         &self,
-        message: &Message,
+        message: &MessageView<'_>,
         prefix: &str,
         write: impl FnOnce(&Publish<'_>) -> Result<R, EncodeError>,
     ) -> Result<R, EncodeError> {
         let built;
-        let topic = match &message.origin {
-            Origin::Topic { topic, .. } => &**topic,
-            Origin::Signal { sender, group, client, .. } => {
+        let topic = match message.origin {
+            OriginView::Topic { topic, .. } => topic,
+            OriginView::Signal { sender, group, client, .. } => {
                 let (kind, name) = match (group, client) {
                     (Some(group), _) => ("/g/", group.as_str()),
-                    (None, client) => ("/c/", client.as_ref().map_or("", |client| client.as_str())),
+                    (None, client) => ("/c/", client.map_or("", |client| client.as_str())),
                 };
                 built = if self.with_sender {
                     [prefix, kind, name, "/", sender.as_str()].concat()
@@ -220,14 +264,14 @@ impl Form {
             topic,
             packet_id: None,
             properties,
-            payload: &message.payload,
+            payload: message.payload,
         })
     }
 
     /// The gateway's own come first, so that a reader who takes the first `from` isn't told otherwise.
-    fn write_properties(&self, message: &Message, writer: &mut PropertyWriter) {
+    fn write_properties(&self, message: &MessageView<'_>, writer: &mut PropertyWriter) {
         let mut expiry = self.remaining;
-        if let Origin::Signal { sender, mode, .. } = &message.origin {
+        if let OriginView::Signal { sender, mode, .. } = message.origin {
             writer.push(Property::UserProperty("from", sender.as_str()));
             writer.push(Property::UserProperty("mode", mode.key()));
             if let Some(millis) = self.remaining {
@@ -236,7 +280,7 @@ impl Form {
             }
         }
         writer.extend(expiry.map(Property::MessageExpiryInterval));
-        writer.extend(passthrough::read(&message.properties));
+        writer.extend(passthrough::read(message.properties));
         writer.extend(self.subscription.map(Property::SubscriptionIdentifier));
     }
 }

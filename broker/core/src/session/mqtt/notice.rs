@@ -189,7 +189,7 @@ fn kept_notice(topic: &str, notice: &[u8], reception: Reception) -> Delivery {
     let message = Message {
         origin: Origin::Topic { topic: topic.into(), publisher: Identity::new(""), retain: false },
         payload: Bytes::copy_from_slice(notice),
-        properties: passthrough::write(&writer.finish().unwrap_or(Properties::EMPTY), |_| false),
+        properties: passthrough::write(&writer.finish().unwrap_or(Properties::EMPTY), |_| false).into(),
         qos: reception.qos,
         deadline: None,
         urgent: false,

@@ -3,16 +3,11 @@
 //!
 //! What is written here is what the codec has checked; reading stops at the first byte that isn't.
 
-use bytes::Bytes;
-
 use crate::mqtt::{Properties, Property};
 
 /// The properties that pass, but for those user properties that `consumed` names.
-pub(super) fn write(properties: &Properties<'_>, consumed: fn(&str) -> bool) -> Bytes {
+pub(super) fn write(properties: &Properties<'_>, consumed: fn(&str) -> bool) -> Vec<u8> {
     let mut out = Vec::new();
-    if properties.is_empty() {
-        return Bytes::new();
-    }
     for property in properties.iter() {
         match property {
             Property::PayloadFormatIndicator(flag) => out.extend_from_slice(&[property.id(), flag.into()]),
@@ -32,7 +27,7 @@ pub(super) fn write(properties: &Properties<'_>, consumed: fn(&str) -> bool) -> 
             _ => {}
         }
     }
-    out.into()
+    out
 }
 
 /// Two bytes of length in front; the codec has read it from a field of that kind.

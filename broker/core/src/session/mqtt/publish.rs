@@ -1,6 +1,7 @@
 //! PUBLISH from the client: to a signal (T1) or a plain topic (T7), and the acknowledgement once the hub has
 //! answered.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,28 +9,22 @@ use bytes::Bytes;
 use super::connect::packet_id;
 use super::state::{About, Answer, Destination, Outstanding, Pending};
 use super::{MqttSession, number, passthrough, reasons, signal_topic};
-use crate::model::{
-    Command, Identity, Instant, Message, Origin, QoS, Reason, Refusal, RequestId, Signal, Target,
-};
+use crate::model::{Command, Instant, Publication, QoS, Reason, Refusal, RequestId, Signal, Target, Text};
 use crate::mqtt::{Ack, PacketType, Properties, Property, PropertyWriter, Publish, ReasonCode};
 
 /// Identifiers of QoS 2 publishes that a client may leave unreleased where no receive maximum was announced.
 const UNRELEASED: usize = 1024;
 
 impl MqttSession {
-    pub(super) fn handle_publish(&mut self, publish: &Publish<'_>, now: Instant) -> Option<Command> {
+    pub(super) fn handle_publish<'i>(&mut self, publish: &Publish<'i>, now: Instant) -> Option<Command<'i>> {
         // [MQTT-3.3.4-6]
         if publish.properties.subscription_id().is_some() {
             return self.violation("a subscription identifier in a PUBLISH from a client");
         }
-        let aliased: Arc<str>;
         let topic = match publish.properties.topic_alias() {
-            None => publish.topic,
+            None => Text::Borrowed(publish.topic),
             Some(alias) => match self.link.resolve_alias(publish.topic, alias) {
-                Ok(topic) => {
-                    aliased = topic;
-                    &*aliased
-                }
+                Ok(topic) => Text::Shared(topic),
                 Err(reason) => {
                     self.fault(reason, "topic alias");
                     return None;
@@ -40,13 +35,18 @@ impl MqttSession {
             return None;
         }
         let request = RequestId(number(publish.packet_id));
-        let (command, about) = match self.judged(topic, publish, request, now) {
+        // Only its refusal would be told, to who wants notices.
+        let is_unheard = publish.qos == QoS::AtMostOnce && !self.wants_notices();
+        let (command, about) = match self.judged(&topic, publish, request, now) {
+            Ok(Command::Publish { publication, .. }) if is_unheard => {
+                return Some(Command::Publish { request: None, publication });
+            }
             Ok(command) => {
-                let about = self.wants_notices().then(|| about(&command, topic));
+                let about = self.wants_notices().then(|| about(&command, &topic));
                 (command, about)
             }
             Err(refusal) => {
-                let destination = Destination::Topic(shortened(topic).into());
+                let destination = Destination::Topic(shortened(&topic).into());
                 let about = self.wants_notices().then(|| About { destination, id: None });
                 (Command::Refuse { request, refusal }, about)
             }
@@ -83,13 +83,13 @@ impl MqttSession {
         true
     }
 
-    fn judged(
+    fn judged<'i>(
         &self,
-        topic: &str,
-        publish: &Publish<'_>,
+        topic: &Text<'i>,
+        publish: &Publish<'i>,
         request: RequestId,
         now: Instant,
-    ) -> Result<Command, Refusal> {
+    ) -> Result<Command<'i>, Refusal> {
         if let Some(rest) = signal_topic::below(&self.config.prefix, topic) {
             return self.signal(rest, publish, request);
         }
@@ -97,22 +97,23 @@ impl MqttSession {
             return Err(Refusal::new(Reason::NotAuthorized, "topics with $ are the gateway's"));
         }
         let expiry = publish.properties.message_expiry();
-        let message = Message {
-            origin: Origin::Topic {
-                topic: topic.into(),
-                publisher: self.state.identity.clone().unwrap_or_else(|| Identity::new("")),
-                retain: publish.retain,
-            },
-            payload: Bytes::copy_from_slice(publish.payload),
-            properties: passthrough::write(&publish.properties, |_| false),
+        let publication = Publication {
+            topic: topic.clone(),
+            payload: Cow::Borrowed(publish.payload),
+            properties: Cow::Owned(passthrough::write(&publish.properties, |_| false)),
             qos: publish.qos,
+            retain: publish.retain,
             deadline: expiry.map(|seconds| now + u64::from(seconds) * 1000),
-            urgent: false,
         };
-        Ok(Command::Publish { request, message: Arc::new(message) })
+        Ok(Command::Publish { request: Some(request), publication })
     }
 
-    fn signal(&self, rest: &str, publish: &Publish<'_>, request: RequestId) -> Result<Command, Refusal> {
+    fn signal(
+        &self,
+        rest: &str,
+        publish: &Publish<'_>,
+        request: RequestId,
+    ) -> Result<Command<'static>, Refusal> {
         if self.state.me.is_none() {
             return Err(Refusal::new(
                 Reason::NotAuthorized,
@@ -128,7 +129,7 @@ impl MqttSession {
             target,
             options,
             payload: Bytes::copy_from_slice(publish.payload),
-            properties: passthrough::write(&publish.properties, signal_topic::is_reserved),
+            properties: passthrough::write(&publish.properties, signal_topic::is_reserved).into(),
             qos: publish.qos,
         };
         let refusable = self.link.is_expressive() && publish.qos != QoS::AtMostOnce;
@@ -216,7 +217,7 @@ impl MqttSession {
         }
     }
 
-    pub(super) fn handle_pubrel(&mut self, ack: &Ack<'_>) -> Option<Command> {
+    pub(super) fn handle_pubrel(&mut self, ack: &Ack<'_>) -> Option<Command<'static>> {
         // A client whose connection was lost may repeat what it can't know to be done.
         let reason = if self.state.received.swap_remove(&ack.packet_id) || self.state.resumed {
             ReasonCode::Success
@@ -232,7 +233,7 @@ impl MqttSession {
 }
 
 /// What a notice would say of a publish that the hub gets.
-fn about(command: &Command, topic: &str) -> About {
+fn about(command: &Command<'_>, topic: &str) -> About {
     match command {
         Command::Send { signal, .. } => {
             let target = match &signal.target {

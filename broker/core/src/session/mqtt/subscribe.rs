@@ -18,7 +18,7 @@ use crate::mqtt::{
 const REDUCE: u32 = 1 << 31;
 
 impl MqttSession {
-    pub(super) fn handle_subscribe(&mut self, subscribe: &Subscribe<'_>) -> Option<Command> {
+    pub(super) fn handle_subscribe(&mut self, subscribe: &Subscribe<'_>) -> Option<Command<'static>> {
         let id = subscribe.packet_id;
         if self.is_in_use(id) {
             return self.violation("a packet identifier that is in use");
@@ -180,7 +180,7 @@ impl MqttSession {
         let _ = self.link.write(&explained) || self.link.write(&suback(Properties::EMPTY));
     }
 
-    pub(super) fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Option<Command> {
+    pub(super) fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Option<Command<'static>> {
         let id = unsubscribe.packet_id;
         if self.is_in_use(id) {
             return self.violation("a packet identifier that is in use");

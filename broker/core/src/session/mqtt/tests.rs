@@ -175,25 +175,25 @@ impl Script {
         self.reply(Reply::Connected(connected));
     }
 
-    fn bytes(&mut self, mut bytes: &[u8]) -> Vec<Command> {
+    fn bytes(&mut self, mut bytes: &[u8]) -> Vec<Command<'static>> {
         let mut commands = Vec::new();
         while let Some(command) = self.session.handle_bytes(&mut bytes, self.now) {
-            commands.push(command);
+            commands.push(command.into_owned());
         }
         assert!(bytes.is_empty(), "input is used up or kept");
         commands
     }
 
-    fn packet(&mut self, packet: Packet<'_>) -> Vec<Command> {
+    fn packet(&mut self, packet: Packet<'_>) -> Vec<Command<'static>> {
         let bytes = bytes_of(packet, self.version);
         self.bytes(&bytes)
     }
 
-    fn publish(&mut self, qos: QoS, number: u16, topic: &str) -> Vec<Command> {
+    fn publish(&mut self, qos: QoS, number: u16, topic: &str) -> Vec<Command<'static>> {
         self.packet(Packet::Publish(publish(qos, number, topic)))
     }
 
-    fn subscribe(&mut self, number: u16, filters: &[(&str, QoS)]) -> Vec<Command> {
+    fn subscribe(&mut self, number: u16, filters: &[(&str, QoS)]) -> Vec<Command<'static>> {
         let filters: Vec<_> =
             filters.iter().map(|(filter, qos)| (*filter, SubscriptionOptions::new(*qos))).collect();
         self.packet(Packet::Subscribe(Subscribe {
@@ -203,7 +203,7 @@ impl Script {
         }))
     }
 
-    fn unsubscribe(&mut self, number: u16, filters: &[&str]) -> Vec<Command> {
+    fn unsubscribe(&mut self, number: u16, filters: &[&str]) -> Vec<Command<'static>> {
         self.packet(Packet::Unsubscribe(Unsubscribe {
             packet_id: id(number),
             properties: Properties::EMPTY,

@@ -2,7 +2,7 @@ use super::*;
 use crate::model::{Credential, Reason, Will};
 use crate::mqtt::Disconnect;
 
-fn first(connect: &Connect<'_>) -> (Script, Vec<Command>) {
+fn first(connect: &Connect<'_>) -> (Script, Vec<Command<'static>>) {
     let mut script = Script::new(connect.version, config());
     let commands = script.packet(Packet::Connect(*connect));
     (script, commands)

@@ -2,7 +2,7 @@ use super::*;
 use crate::model::{MessageId, Reason, ReceiptCounts, ReceiptMode, ReceiptReport, Status, Target};
 use serde_json::{Value, json};
 
-fn publish_with(script: &mut Script, publish: Publish<'_>, list: &[Property<'_>]) -> Vec<Command> {
+fn publish_with(script: &mut Script, publish: Publish<'_>, list: &[Property<'_>]) -> Vec<Command<'static>> {
     let mut writer = PropertyWriter::new();
     writer.extend(list.iter().copied());
     script.packet(Packet::Publish(Publish { properties: writer.finish().unwrap(), ..publish }))
@@ -223,11 +223,12 @@ fn t7_a_plain_topic_is_a_publish() {
         Publish { retain: true, ..publish(QoS::AtLeastOnce, 3, "a/b") },
         &[Property::MessageExpiryInterval(2), Property::UserProperty("from", "x")],
     );
-    let [Command::Publish { request: RequestId(3), message }] = &commands[..] else { panic!("{commands:?}") };
-    assert_eq!(message.deadline, Some(script.now + 2000));
-    assert!(matches!(&message.origin, Origin::Topic { topic, publisher, retain: true }
-        if &**topic == "a/b" && publisher.as_str() == "not a client id"));
-    let passed: Vec<_> = super::super::passthrough::read(&message.properties).collect();
+    let [Command::Publish { request: Some(RequestId(3)), publication }] = &commands[..] else {
+        panic!("{commands:?}")
+    };
+    assert_eq!(publication.deadline, Some(script.now + 2000));
+    assert_eq!((&*publication.topic, publication.retain), ("a/b", true));
+    let passed: Vec<_> = super::super::passthrough::read(&publication.properties).collect();
     assert_eq!(passed, [Property::UserProperty("from", "x")]);
 }
 
@@ -256,10 +257,7 @@ fn topic_aliases_3_3_2_3_4() {
         let commands =
             publish_with(script, publish(QoS::AtMostOnce, 0, topic), &[Property::TopicAlias(alias)]);
         match commands.first() {
-            Some(Command::Publish { message, .. }) => match &message.origin {
-                Origin::Topic { topic, .. } => topic.to_string(),
-                Origin::Signal { .. } => panic!(),
-            },
+            Some(Command::Publish { publication, .. }) => publication.topic.to_string(),
             Some(Command::Send { .. }) => "signal".to_owned(),
             _ => "none".to_owned(),
         }
@@ -287,7 +285,7 @@ fn with_too_many_requests_unanswered_publishes_wait_but_pings_before_them_do_not
     let config = || config_with(|limits| limits.requests_per_client = 2);
     let mut script = Script::connected_with(config(), &connect(Version::V311, "me"));
     script.publish(QoS::AtLeastOnce, 1, "a");
-    script.publish(QoS::AtMostOnce, 0, "a");
+    script.publish(QoS::AtMostOnce, 0, "sig/c/you");
     assert!(script.session.wants_bytes());
     script.packet(Packet::PingReq);
     assert_eq!(script.output(), ["PINGRESP"]);
@@ -297,7 +295,7 @@ fn with_too_many_requests_unanswered_publishes_wait_but_pings_before_them_do_not
     script.after(100_000);
     script.done(1);
     assert!(script.session.wants_bytes());
-    assert!(matches!(script.bytes(&[])[..], [Command::Publish { request: RequestId(2), .. }]));
+    assert!(matches!(script.bytes(&[])[..], [Command::Publish { request: Some(RequestId(2)), .. }]));
     assert_eq!(script.output(), ["PUBACK 1 00"]);
     script.done(0);
     script.done(2);

@@ -1,0 +1,314 @@
+//! Messages to plain topics, from the publisher's connection to the subscribers' (T7).
+//!
+//! A publisher mostly publishes to the topic that it published to before: the way there, with the rules' verdict, is
+//! kept as its [`Route`] until a subscription or the rules change. A message to few is written at once where its
+//! recipient takes it, from the packet that brought it, and becomes a [`Message`] only if it has to wait.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::{ConnectionKey, Shard};
+use crate::backbone::{Backbone, PeerMessage, ShardIndex};
+use crate::model::{
+    Delivery, Identity, Instant, Map, Message, MessageView, Origin, OriginView, Outgoing, Publication,
+    Reason, Reception, Refusal, Reply, RequestId, Status,
+};
+use crate::rules::{Action, Object, Rules};
+
+/// Subscribers of one shard to whom a message is written at once, and that are kept with a route. To more it is
+/// cheaper to write all that came for one of them at a time.
+const FEW: usize = 16;
+/// Bytes that may be written for a client ahead of its mailbox, before they go to its socket (S9, S16).
+const AT_ONCE: usize = 8 * 1024;
+/// Room for subscribers that is kept from one publish to the next.
+const KEPT_SUBSCRIBERS: usize = 16 * 1024;
+
+/// Where a client's last publish went, should the next go there too.
+pub(super) struct Route {
+    topic: Box<str>,
+    /// Those that allowed it.
+    rules: Arc<Rules>,
+    /// How often the trees had changed when this was found in them.
+    changes: [u64; 2],
+    /// None: there are more than a few.
+    subscribers: Option<Box<[(ConnectionKey, Reception)]>>,
+    peers: Box<[ShardIndex]>,
+}
+
+/// A message being given out on one shard.
+pub(super) struct Posting<'a> {
+    view: MessageView<'a>,
+    publisher: Publisher<'a>,
+    /// The message for itself, once it has to wait somewhere.
+    outgoing: Option<Rc<Outgoing>>,
+}
+
+/// Who published it.
+#[derive(Clone, Copy)]
+enum Publisher<'a> {
+    Here(ConnectionKey),
+    Known(&'a Identity),
+}
+
+impl Shard {
+    /// A message to a plain topic from a client. Without a `request` nobody waits for the answer.
+    pub(super) fn handle_publish(
+        &mut self,
+        key: ConnectionKey,
+        request: Option<RequestId>,
+        publication: &Publication<'_>,
+        now: Instant,
+    ) {
+        match (self.publish_from(key, publication, now), request) {
+            (Ok(()), Some(request)) => self.reply(key, Reply::Done(request), now),
+            (Ok(()), None) => {}
+            (Err(refusal), Some(request)) => self.refuse(key, request, refusal, now),
+            (Err(refusal), None) => self.counters.count_refusal(refusal.reason),
+        }
+    }
+
+    fn publish_from(
+        &mut self,
+        key: ConnectionKey,
+        publication: &Publication<'_>,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let Some(client) = self.clients.get_mut(key) else { return Ok(()) };
+        let route = match client.route.take() {
+            Some(route) if self.is_current(&route, &publication.topic) => route,
+            _ => Box::new(self.find_route(key, &publication.topic)?),
+        };
+        let posting = Posting { view: publication.view(), publisher: Publisher::Here(key), outgoing: None };
+        let result = self.publish_along(&route, posting, now);
+        if let Some(client) = self.clients.get_mut(key) {
+            client.route = Some(route);
+        }
+        result
+    }
+
+    fn is_current(&self, route: &Route, topic: &str) -> bool {
+        *route.topic == *topic
+            && route.changes == [self.topics.changes(), self.peer_topics.changes()]
+            && Arc::ptr_eq(&route.rules, &self.rules)
+    }
+
+    /// Judges a publish to `topic` and finds its way.
+    fn find_route(&mut self, key: ConnectionKey, topic: &str) -> Result<Route, Refusal> {
+        let identity = self.clients.get(key).and_then(|client| client.identity.as_ref());
+        let allowed = identity.is_some_and(|publisher| self.may_publish(publisher, topic));
+        if !allowed {
+            return Err(publish_refused());
+        }
+        let subscribers = self.subscribers(topic);
+        let few = (subscribers.len() <= FEW).then(|| subscribers.as_slice().into());
+        self.keep_room(subscribers);
+        Ok(Route {
+            topic: topic.into(),
+            rules: self.rules.clone(),
+            changes: [self.topics.changes(), self.peer_topics.changes()],
+            subscribers: few,
+            peers: self.subscribed_peers(topic).into(),
+        })
+    }
+
+    fn publish_along(&mut self, route: &Route, posting: Posting<'_>, now: Instant) -> Result<(), Refusal> {
+        let mut posting = posting;
+        self.forward_publish(&route.peers, &mut posting)?;
+        match &route.subscribers {
+            Some(few) => {
+                self.encodings.clear();
+                for (subscriber, reception) in few {
+                    let is_own = matches!(posting.publisher, Publisher::Here(key) if key == *subscriber);
+                    if !(reception.no_local && is_own) {
+                        self.hand_over(&mut posting, *subscriber, reception, few.len() > 1, now);
+                    }
+                }
+            }
+            None => self.post(posting, now),
+        }
+        Ok(())
+    }
+
+    /// A message of the gateway's own accord: a will.
+    pub(super) fn publish(
+        &mut self,
+        publisher: &Identity,
+        message: &Message,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let Origin::Topic { topic, .. } = &message.origin else {
+            return Err(Refusal::new(Reason::Internal, "not a plain topic"));
+        };
+        if !self.may_publish(publisher, topic) {
+            return Err(publish_refused());
+        }
+        let peers = self.subscribed_peers(topic);
+        let mut posting =
+            Posting { view: message.view(), publisher: Publisher::Known(publisher), outgoing: None };
+        self.forward_publish(&peers, &mut posting)?;
+        self.post(posting, now);
+        Ok(())
+    }
+
+    /// A message that another shard's client published.
+    pub(super) fn deliver_publish(&mut self, message: &Arc<Message>, now: Instant) {
+        let Origin::Topic { publisher, .. } = &message.origin else { return };
+        let outgoing = Some(Outgoing::new(message.clone()));
+        let posting = Posting { view: message.view(), publisher: Publisher::Known(publisher), outgoing };
+        self.post(posting, now);
+    }
+
+    fn may_publish(&self, publisher: &Identity, topic: &str) -> bool {
+        self.may(publisher, Action::Publish, Object::Topic(topic))
+    }
+
+    fn subscribed_peers(&self, topic: &str) -> Vec<ShardIndex> {
+        let mut peers = Vec::new();
+        if !self.peer_topics.is_empty() {
+            self.peer_topics.for_each_match(topic, &mut |&shard, ()| {
+                if !peers.contains(&shard) {
+                    peers.push(shard);
+                }
+            });
+        }
+        peers
+    }
+
+    fn forward_publish(&mut self, peers: &[ShardIndex], posting: &mut Posting<'_>) -> Result<(), Refusal> {
+        if peers.iter().any(|&peer| !self.backbone.has_room(peer)) {
+            return Err(Refusal::new(Reason::Overflow, "the queue to a part of the gateway is full"));
+        }
+        self.counters.publishes += 1;
+        for &peer in peers {
+            let message = self.outgoing(posting).message.clone();
+            self.backbone.forward(peer, PeerMessage::Publish(message));
+        }
+        Ok(())
+    }
+
+    /// Gives a message to its subscribers here, once to each however many of its filters match.
+    fn post(&mut self, posting: Posting<'_>, now: Instant) {
+        let OriginView::Topic { topic, .. } = posting.view.origin else { return };
+        let mut posting = posting;
+        let mut subscribers = self.subscribers(topic);
+        if subscribers.iter().any(|(_, reception)| reception.no_local) {
+            let own = match posting.publisher {
+                Publisher::Here(key) => Some(key),
+                Publisher::Known(identity) => self.by_identity.get(identity).copied(),
+            };
+            subscribers.retain(|(key, reception)| !(reception.no_local && own == Some(*key)));
+        }
+        self.encodings.clear();
+        let is_shared = subscribers.len() > 1;
+        let are_few = subscribers.len() <= FEW;
+        for (key, reception) in subscribers.drain(..) {
+            if are_few {
+                self.hand_over(&mut posting, key, &reception, is_shared, now);
+            } else {
+                self.queue(&mut posting, key, reception, now);
+            }
+        }
+        self.keep_room(subscribers);
+    }
+
+    /// The subscribers of a topic here, each once. [`keep_room`](Self::keep_room) takes the list back.
+    fn subscribers(&mut self, topic: &str) -> Vec<(ConnectionKey, Reception)> {
+        let mut subscribers = std::mem::take(&mut self.subscribers);
+        self.topics.for_each_match(topic, &mut |&key, &reception| subscribers.push((key, reception)));
+        if subscribers.len() > 1 {
+            self.unite(&mut subscribers);
+        }
+        subscribers
+    }
+
+    /// Keeps the room of a list for the next publish, unless it is out of the ordinary.
+    fn keep_room(&mut self, mut subscribers: Vec<(ConnectionKey, Reception)>) {
+        if subscribers.capacity() <= KEPT_SUBSCRIBERS {
+            subscribers.clear();
+            self.subscribers = subscribers;
+        }
+    }
+
+    /// A client with several matching filters gets the message once, with the highest QoS of them
+    /// [MQTT-3.3.5-1]. Usually there is no such client, which one look at each shows.
+    fn unite(&mut self, subscribers: &mut Vec<(ConnectionKey, Reception)>) {
+        self.signals += 1;
+        let round = self.signals;
+        let mut overlaps = false;
+        for (key, _) in &*subscribers {
+            if let Some(client) = self.clients.get_mut(*key) {
+                overlaps |= std::mem::replace(&mut client.considered, round) == round;
+            }
+        }
+        if overlaps {
+            let mut united: Map<ConnectionKey, Reception> = Map::default();
+            for (key, reception) in subscribers.drain(..) {
+                let kept = united.entry(key).or_insert(reception);
+                kept.qos = kept.qos.max(reception.qos);
+            }
+            subscribers.extend(united);
+        }
+    }
+
+    /// Gives a message to one of a few: at once if it takes it, else into its mailbox. What may expire, or whose
+    /// outcome someone waits for, is looked at again just before it is written, and so goes by the mailbox (S8, S9).
+    fn hand_over(
+        &mut self,
+        posting: &mut Posting<'_>,
+        key: ConnectionKey,
+        reception: &Reception,
+        is_shared: bool,
+        now: Instant,
+    ) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if posting.view.deadline.is_some() || !client.takes_at_once(posting.view.payload.len()) {
+            return self.queue(posting, key, *reception, now);
+        }
+        if client.out.capacity() == 0 {
+            client.out = self.buffers.pop().unwrap_or_default();
+        }
+        let encodings = is_shared.then_some(&mut self.encodings);
+        client.session.deliver(&posting.view, reception, encodings, &mut client.out, now);
+        client.written_ahead += 1;
+        self.counters.mailed += 1;
+        self.mark_dirty(key);
+    }
+
+    fn queue(&mut self, posting: &mut Posting<'_>, key: ConnectionKey, reception: Reception, now: Instant) {
+        let outgoing = self.outgoing(posting).clone();
+        let delivery = Delivery { outgoing, reception, observed: false, slot: None };
+        if let Err(refused) = self.mail(key, delivery, now) {
+            self.drop_delivery(&refused, Status::Overflow, now);
+        }
+    }
+
+    /// The message for itself.
+    fn outgoing<'p>(&self, posting: &'p mut Posting<'_>) -> &'p Rc<Outgoing> {
+        let Posting { view, publisher, outgoing } = posting;
+        outgoing.get_or_insert_with(|| {
+            let publisher = || match *publisher {
+                Publisher::Known(identity) => identity.clone(),
+                Publisher::Here(key) => {
+                    let identity = self.clients.get(key).and_then(|client| client.identity.clone());
+                    identity.unwrap_or_else(|| Identity::new(""))
+                }
+            };
+            Outgoing::new(Arc::new(view.to_message(publisher)))
+        })
+    }
+}
+
+fn publish_refused() -> Refusal {
+    Refusal::new(Reason::NotAuthorized, "the rules don't let this client publish there")
+}
+
+impl super::Client {
+    /// Whether a message of this many bytes may be written now, ahead of the mailbox: nothing waits there, and its
+    /// socket takes bytes.
+    pub(super) fn takes_at_once(&self, bytes: usize) -> bool {
+        self.mailbox.is_empty()
+            && !self.stalled
+            && self.out.len() + bytes <= AT_ONCE
+            && self.session.takes_at_once()
+    }
+}
