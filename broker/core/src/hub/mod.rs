@@ -20,7 +20,7 @@ mod receipts;
 mod send;
 mod subscribe;
 mod timers;
-mod topic_tree;
+pub mod topic_tree;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
