@@ -5,8 +5,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use bugle_protocol::{
-    Frame, Hello, Kind, MAX_PAYLOAD, MAX_TOPIC, MIN_DEVICE_BODY, NameKind, NameList, NameRef, Publish,
-    RawFrame, Reason, Send, Status, Target as WireTarget, VERSION, is_name,
+    Frame, Hello, Kind, MAX_PAYLOAD, MAX_TOPIC, MIN_DEVICE_BODY, Malformed, NameKind, NameList, NameRef,
+    Publish, RawFrame, Reason, Send, Status, Target as WireTarget, VERSION, announced_handle, is_name,
 };
 use bytes::Bytes;
 
@@ -23,6 +23,7 @@ use crate::mqtt::topic;
 impl DeviceSession {
     pub(super) fn handle_frame<'i>(&mut self, raw: RawFrame<'i>, now: Instant) -> Option<Command<'i>> {
         match &self.phase {
+            Phase::AwaitingHello | Phase::AwaitingProof(..) if raw.kind.is_optional() => None,
             Phase::AwaitingHello => self.handle_hello(raw),
             Phase::AwaitingProof(..) => self.handle_proof(raw),
             Phase::Connected(_) if raw.kind.is_numbered() => self.handle_numbered(raw),
@@ -49,14 +50,20 @@ impl DeviceSession {
                     None
                 }
             },
-            Ok(_) => {
-                self.bye(Reason::ProtocolError, "the first frame is a hello");
+            other => {
+                self.handle_opening_fault(raw.kind, Kind::HELLO, other);
                 None
             }
-            Err(malformed) => {
-                self.bye(Reason::Malformed, &malformed.to_string());
-                None
-            }
+        }
+    }
+
+    /// What isn't the frame that the opening is at: a device that gives up, or a fault.
+    fn handle_opening_fault(&mut self, kind: Kind, wanted: Kind, frame: Result<Frame<'_>, Malformed>) {
+        match frame {
+            Ok(Frame::Bye { .. }) => self.phase = Phase::Closing,
+            Err(malformed) if kind == wanted => self.bye(Reason::Malformed, &malformed.to_string()),
+            _ if wanted == Kind::HELLO => self.bye(Reason::ProtocolError, "the first frame is a hello"),
+            _ => self.bye(Reason::ProtocolError, "a challenge is answered by a proof"),
         }
     }
 
@@ -100,9 +107,12 @@ impl DeviceSession {
     }
 
     fn handle_proof(&mut self, raw: RawFrame<'_>) -> Option<Command<'static>> {
-        let Ok(Frame::Proof { proof }) = raw.decode() else {
-            self.bye(Reason::ProtocolError, "a challenge is answered by a proof");
-            return None;
+        let proof = match raw.decode() {
+            Ok(Frame::Proof { proof }) => proof,
+            other => {
+                self.handle_opening_fault(raw.kind, Kind::PROOF, other);
+                return None;
+            }
         };
         let Phase::AwaitingProof(asking, challenge) = std::mem::replace(&mut self.phase, Phase::Closing)
         else {
@@ -184,6 +194,13 @@ impl DeviceSession {
             "kind" => refusal(Reason::Unsupported, "an unknown kind of frame"),
             _ => refusal(Reason::Malformed, malformed.to_string()),
         });
+        if raw.kind == Kind::NAME
+            && frame.is_err()
+            && let Some(handle) = announced_handle(raw.body)
+            && let Some(slot) = self.names.get_mut(usize::from(handle.get()) - 1)
+        {
+            *slot = None;
+        }
         if raw.kind == Kind::REFUSED && frame.is_err() {
             // Refusing it in turn could go on for ever.
             self.bye(Reason::Malformed, "a malformed refusal");
