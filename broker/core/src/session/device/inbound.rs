@@ -18,7 +18,7 @@ use crate::model::{
     Publication, QoS, Reception, RecipientList, Refusal, RequestId, Settled, Signal, SignalOptions,
     SubscribeItem, Target, Text, Will,
 };
-use crate::mqtt::topic;
+use crate::mqtt::{RetainHandling, topic};
 
 impl DeviceSession {
     pub(super) fn handle_frame<'i>(&mut self, raw: RawFrame<'i>, now: Instant) -> Option<Command<'i>> {
@@ -218,7 +218,9 @@ impl DeviceSession {
                 return Ok(None);
             }
             Frame::Join { group } => {
-                let item = SubscribeItem { filter: self.group_filter(group)?, reception: Reception::DEVICE };
+                let retained = RetainHandling::DoNotSend;
+                let filter = self.group_filter(group)?;
+                let item = SubscribeItem { filter, reception: Reception::DEVICE, retained };
                 Command::Subscribe { request, items: vec![Ok(item)] }
             }
             Frame::Leave { group } => {
@@ -233,7 +235,8 @@ impl DeviceSession {
             Frame::Subscribe { at_least_once, filter } => {
                 let filter = self.topic_filter(filter)?;
                 let reception = Reception { qos: qos(at_least_once), ..Reception::DEVICE };
-                Command::Subscribe { request, items: vec![Ok(SubscribeItem { filter, reception })] }
+                let retained = RetainHandling::SendAtSubscribe;
+                Command::Subscribe { request, items: vec![Ok(SubscribeItem { filter, reception, retained })] }
             }
             Frame::Unsubscribe { filter } => {
                 Command::Unsubscribe { request, filters: vec![self.topic_filter(filter)?] }
@@ -352,15 +355,12 @@ impl DeviceSession {
         if publish.payload.len() > MAX_PAYLOAD {
             return Err(refusal(Reason::TooLarge, "a payload is at most 8192 bytes"));
         }
-        if publish.retain {
-            return Err(refusal(Reason::Unsupported, "this gateway doesn't keep retained messages yet"));
-        }
         Ok(Publication {
             topic: name,
             payload: Cow::Borrowed(publish.payload),
             properties: Cow::Borrowed(&[]),
             qos: qos(publish.at_least_once),
-            retain: false,
+            retain: publish.retain,
             deadline: None,
         })
     }
