@@ -1,20 +1,28 @@
-//! The admin listener: `/healthz` and `/metrics`. It has no authentication yet, and so nothing that changes anything.
+//! The admin listener: `/healthz`, `/metrics`, and the WebSocket `/mqtt`, by which pages that it serves reach the gateway
+//! as any client does. It has no authentication yet, and so nothing that changes anything.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{Response, StatusCode, Version, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use bugle_core::hub::Counters;
-use tokio::net::TcpListener;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto::upgrade::downcast;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use crate::listener::Door;
 use crate::metrics::{ProcessCounters, Snapshot};
 use crate::shard_thread::{Clock, Control, ShardSender};
+use crate::transport::upgrade::{PATH, RequestHead, SUBPROTOCOL, UpgradeRefusal};
 
 /// How long shards may take to tell what they have counted.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -27,6 +35,8 @@ pub struct Admin {
     pub counters: Arc<ProcessCounters>,
     /// The gateway's clock.
     pub clock: Clock,
+    /// Where a WebSocket goes.
+    pub door: Arc<Door>,
 }
 
 /// Answers on `listener` until dropped.
@@ -34,8 +44,10 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
     let router = Router::new()
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
+        .route(PATH, get(websocket))
         .with_state(Arc::new(admin));
-    if let Err(error) = axum::serve(listener, router).await {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    if let Err(error) = axum::serve(listener, service).await {
         tracing::error!(%error, "the admin listener has ended");
     }
 }
@@ -58,6 +70,48 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+/// Makes a connection a WebSocket and takes it out of HTTP.
+async fn websocket(
+    State(admin): State<Arc<Admin>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+) -> Response<Body> {
+    let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let fields = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let head = RequestHead {
+        method: request.method().as_str(),
+        path: request.uri().path(),
+        is_http_1_1: request.version() == Version::HTTP_11,
+        fields: fields.collect(),
+    };
+    let accepted = head.accept(admin.door.origins());
+    let (accept, on_upgrade) = match (accepted, on_upgrade) {
+        (Ok(accept), Some(on_upgrade)) => (accept, on_upgrade),
+        (accepted, _) => {
+            let why = accepted.err().unwrap_or(UpgradeRefusal::NotUpgrade);
+            admin.counters.websocket_refused(why);
+            let status = StatusCode::from_u16(why.code()).unwrap_or(StatusCode::BAD_REQUEST);
+            return (status, why.text()).into_response();
+        }
+    };
+    tokio::spawn(async move {
+        match on_upgrade.await.map(downcast::<TokioIo<TcpStream>>) {
+            Ok(Ok(parts)) => {
+                admin.door.clone().admit_websocket(parts.io.into_inner(), peer, &parts.read_buf).await
+            }
+            // The client has gone before it had its answer.
+            _ => tracing::debug!(%peer, "a WebSocket that didn't come about"),
+        }
+    });
+    let fields = [
+        (header::CONNECTION, "Upgrade"),
+        (header::UPGRADE, "websocket"),
+        (header::SEC_WEBSOCKET_ACCEPT, &accept),
+        (header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, fields).into_response()
 }
 
 impl Admin {

@@ -1,6 +1,8 @@
 //! What the operator decides: a TOML file and the command line, checked and turned into types before anything
 //! starts. Unknown keys are refused with the nearest known one; nothing is accepted and then ignored.
 
+mod listeners;
+
 use std::collections::HashSet;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -13,6 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::ServeOptions;
 use crate::limits::LimitsSection;
+use crate::transport::tls::TlsFiles;
+use crate::transport::upgrade::Origins;
+pub use listeners::Listener;
+use listeners::{ListenerSection, TlsSection, WebSocketSection};
 
 /// Where clients connect unless told otherwise.
 const LISTEN: &str = "127.0.0.1:1883";
@@ -29,7 +35,11 @@ const MAX_SECRET: usize = 1024;
 #[derive(Clone)]
 pub struct Config {
     /// Where clients connect.
-    pub listen: Vec<SocketAddr>,
+    pub listeners: Vec<Listener>,
+    /// Certificates, if there are any.
+    pub tls: Option<TlsFiles>,
+    /// Pages that may open a WebSocket.
+    pub origins: Origins,
     /// Where health and metrics are, if anywhere.
     pub admin: Option<SocketAddr>,
     /// How many shards.
@@ -74,7 +84,8 @@ pub enum ConfigError {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 struct ConfigFile {
-    listen: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<Vec<String>>,
     admin: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     shards: Option<u16>,
@@ -83,6 +94,11 @@ struct ConfigFile {
     prefix: String,
     allow_anonymous: bool,
     limits: LimitsSection,
+    websocket: WebSocketSection,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsSection>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    listener: Vec<ListenerSection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rules_default: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -104,13 +120,16 @@ struct CredentialSection {
 impl Default for ConfigFile {
     fn default() -> Self {
         Self {
-            listen: vec![LISTEN.to_owned()],
+            listen: None,
             admin: ADMIN.to_owned(),
             shards: None,
             data_dir: None,
             prefix: "sig".to_owned(),
             allow_anonymous: false,
             limits: LimitsSection::default(),
+            websocket: WebSocketSection::default(),
+            tls: None,
+            listener: Vec::new(),
             rules_default: None,
             credential: Vec::new(),
             rule: Vec::new(),
@@ -130,6 +149,7 @@ impl Config {
         let mut file = read(options)?;
         file.checked()?;
         file.shards = Some(file.shards());
+        file.listen = Some(file.listen());
         for credential in &mut file.credential {
             "(hidden)".clone_into(&mut credential.secret);
         }
@@ -138,7 +158,7 @@ impl Config {
 
     /// For a gateway within another program, on a free port, with nothing outside of it.
     pub fn private(shards: u16) -> Result<Self, ConfigError> {
-        let listen = vec!["127.0.0.1:0".to_owned()];
+        let listen = Some(vec!["127.0.0.1:0".to_owned()]);
         let admin = NO_ADMIN.to_owned();
         ConfigFile { listen, admin, shards: Some(shards), ..ConfigFile::default() }.checked()
     }
@@ -154,7 +174,7 @@ fn read(options: &ServeOptions) -> Result<ConfigFile, ConfigError> {
         }
     };
     if !options.listen.is_empty() {
-        file.listen.clone_from(&options.listen);
+        file.listen = Some(options.listen.clone());
     }
     if let Some(admin) = &options.admin {
         file.admin.clone_from(admin);
@@ -197,10 +217,25 @@ impl ConfigFile {
         self.shards.unwrap_or(cores as u16)
     }
 
+    /// The default holds where nothing else is said.
+    fn listen(&self) -> Vec<String> {
+        match &self.listen {
+            Some(listen) => listen.clone(),
+            None if self.listener.is_empty() => vec![LISTEN.to_owned()],
+            None => Vec::new(),
+        }
+    }
+
+    fn listeners(&self) -> Result<Vec<Listener>, ConfigError> {
+        let open = self.listen().into_iter().map(|text| address("listen", &text).map(Listener::open));
+        let limited = self.listener.iter().map(|section| section.checked(self.tls.is_some()));
+        open.chain(limited).collect()
+    }
+
     fn checked(&self) -> Result<Config, ConfigError> {
         let invalid = |text: String| Err(ConfigError::Invalid(text));
-        let listen = self.listen.iter().map(|text| address("listen", text)).collect::<Result<Vec<_>, _>>()?;
-        if listen.is_empty() {
+        let listeners = self.listeners()?;
+        if listeners.is_empty() {
             return invalid(format!("listen is empty: nobody could connect; the default is [\"{LISTEN}\"]"));
         }
         let admin = match self.admin.as_str() {
@@ -220,9 +255,11 @@ impl ConfigFile {
                 "prefix = {prefix:?} is not one topic level of 1 to 64 bytes without '/+#$?'"
             ));
         }
-        self.check_openness(&listen)?;
+        self.check_openness(&listeners)?;
         Ok(Config {
-            listen,
+            listeners,
+            tls: self.tls.as_ref().map(TlsSection::checked).transpose()?,
+            origins: self.websocket.checked(!self.credential.is_empty())?,
             admin,
             shards,
             data_dir: self.data_dir.clone(),
@@ -234,9 +271,10 @@ impl ConfigFile {
     }
 
     /// Without credentials everyone is let in, which nobody else on the network should be without the operator's word.
-    fn check_openness(&self, listen: &[SocketAddr]) -> Result<(), ConfigError> {
+    fn check_openness(&self, listeners: &[Listener]) -> Result<(), ConfigError> {
         if self.credential.is_empty() {
-            let open = listen.iter().find(|address| !address.ip().to_canonical().is_loopback());
+            let mut addresses = listeners.iter().map(|listener| listener.address);
+            let open = addresses.find(|address| !address.ip().to_canonical().is_loopback());
             return match open {
                 Some(address) if !self.allow_anonymous => Err(ConfigError::Invalid(format!(
                     "{address} can be reached from other machines, and no credentials are configured: anyone could \
@@ -325,7 +363,8 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_default_on_loopback() {
         let config = checked("").unwrap();
-        assert_eq!(config.listen, [LISTEN.parse().unwrap()]);
+        assert_eq!(config.listeners, [Listener::open(LISTEN.parse().unwrap())]);
+        assert_eq!((config.tls, config.origins), (None, Origins::Local));
         assert_eq!(config.admin, Some(ADMIN.parse().unwrap()));
         assert_eq!(*config.limits, Limits::default());
     }
@@ -354,6 +393,50 @@ mod tests {
         refused("prefix = 'a/b'", "prefix = \"a/b\"");
         refused("[[credential]]\nid = 'a'\nsecret = ''", "id = \"a\"");
         refused("[limits]\nclients_per_shard = 0", "limits.clients_per_shard = 0");
+    }
+
+    #[test]
+    fn listeners_are_limited_to_what_they_name() {
+        let tls = "[tls]\ncertificate = 'a.pem'\nkey = 'a.key'\n";
+        let one = |lines: &str| format!("{tls}[[listener]]\naddress = '127.0.0.1:8883'\n{lines}");
+        let config =
+            checked(&one("protocols = ['tls']\ninside_tls = ['mqtt']\nmax_fragment_bytes = 4096")).unwrap();
+        let [listener] = config.listeners.as_slice() else { panic!("there is one listener, and no default") };
+        assert!(listener.in_clear.tls && !listener.in_clear.mqtt);
+        assert!(listener.in_tls.mqtt && !listener.in_tls.device);
+        assert_eq!(listener.max_fragment, Some(4096));
+        let two = "listen = ['127.0.0.1:1']\n".to_owned() + &one("protocols = ['mqtt']");
+        assert_eq!(checked(&two).unwrap().listeners.len(), 2);
+        refused("[[listener]]\naddress = '127.0.0.1:1'\nprotocols = ['tls']", "add [tls]");
+        refused("[[listener]]\naddress = '127.0.0.1:1'\nprotocols = []", "has no protocols");
+        refused("[[listener]]\naddress = '127.0.0.1:1'\nprotocols = ['mqttt']", "mqttt");
+        refused("[[listener]]\naddress = '192.0.2.1:1'\nprotocols = ['mqtt']", "allow_anonymous");
+        refused(&one("protocols = ['mqtt']\ninside_tls = ['mqtt']"), "doesn't speak TLS");
+        refused(&one("protocols = ['tls']\ninside_tls = ['tls']"), "needs inside_tls");
+        refused(&one("protocols = ['tls']\nmax_fragment_bytes = 64"), "max_fragment_bytes");
+        refused(&one("protocol = ['tls']"), "did you mean 'protocols'?");
+    }
+
+    #[test]
+    fn certificates_come_with_their_keys() {
+        let config = checked("[tls]\ncertificate = ['a.pem', 'b.pem']\nkey = ['a.key', 'b.key']").unwrap();
+        assert_eq!(config.tls.unwrap().certificates[1], ("b.pem".into(), "b.key".into()));
+        refused(
+            "[tls]\ncertificate = ['a.pem', 'b.pem']\nkey = 'a.key'",
+            "2 certificate file(s) and 1 key file(s)",
+        );
+        refused("[tls]\ncertificate = 'a.pem'", "missing field `key`");
+    }
+
+    #[test]
+    fn pages_are_kept_out_where_nobody_has_to_prove_who_he_is() {
+        let credential = "[[credential]]\nid = 'a'\nsecret = 'b'\n";
+        assert_eq!(checked(credential).unwrap().origins, Origins::Any);
+        assert_eq!(checked("[websocket]\norigins = ['*']").unwrap().origins, Origins::Any);
+        let listed = checked("[websocket]\norigins = ['https://app.example']").unwrap();
+        assert_eq!(listed.origins, Origins::Listed(vec!["https://app.example".to_owned()]));
+        refused("[websocket]\norigins = ['app.example']", "\"app.example\"");
+        refused("[websocket]\norigin = []", "did you mean 'origins'?");
     }
 
     #[test]

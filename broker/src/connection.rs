@@ -25,6 +25,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::shard_thread::ShardHost;
+use crate::transport::Layers;
 
 /// Reads in one turn of a connection before others have theirs.
 const READS_PER_TURN: usize = 4;
@@ -45,6 +46,8 @@ enum State {
 pub struct Connection {
     key: ConnectionKey,
     writer: OwnedWriteHalf,
+    /// TLS and WebSocket, where the connection has them.
+    layers: Option<RefCell<Box<Layers>>>,
     /// Bytes that the socket didn't take; while there are some, the session is only asked for control packets.
     kept: RefCell<Vec<u8>>,
     state: Cell<State>,
@@ -55,11 +58,16 @@ pub struct Connection {
 
 impl Connection {
     /// The connection over a socket, and the end to read from.
-    pub fn new(key: ConnectionKey, stream: TcpStream) -> (Rc<Self>, OwnedReadHalf) {
+    pub fn new(
+        key: ConnectionKey,
+        stream: TcpStream,
+        layers: Option<Box<Layers>>,
+    ) -> (Rc<Self>, OwnedReadHalf) {
         let (reader, writer) = stream.into_split();
         let connection = Self {
             key,
             writer,
+            layers: layers.map(RefCell::new),
             kept: RefCell::default(),
             state: Cell::new(State::Open),
             reads: Cell::new(true),
@@ -78,8 +86,15 @@ impl Connection {
         self.kept.borrow().len()
     }
 
-    /// Writes `bytes` behind what was kept, and keeps what the socket doesn't take.
+    /// Writes `bytes` of the session behind what was kept, and keeps what the socket doesn't take.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let Some(layers) = &self.layers else { return self.write_raw(bytes) };
+        let mut raw = Vec::new();
+        layers.borrow_mut().send(bytes, &mut raw);
+        self.write_raw(&raw)
+    }
+
+    fn write_raw(&self, bytes: &[u8]) -> io::Result<()> {
         let mut kept = self.kept.borrow_mut();
         let rest = if kept.is_empty() { self.try_write(bytes)? } else { bytes };
         if !rest.is_empty() {
@@ -99,8 +114,26 @@ impl Connection {
 
     /// Closes once the last bytes are written.
     pub fn close(&self) {
+        if let Some(layers) = &self.layers {
+            layers.borrow_mut().close(&mut self.kept.borrow_mut());
+        }
         self.state.set(State::Closing);
         self.wake();
+    }
+
+    /// Gives the session what the socket had.
+    fn receive(&self, host: &ShardHost, bytes: &[u8]) {
+        let Some(layers) = &self.layers else { return host.handle_bytes(self.key, bytes) };
+        let (mut data, mut reply) = (Vec::new(), Vec::new());
+        let received = layers.borrow_mut().receive(bytes, &mut data, &mut reply);
+        if !data.is_empty() {
+            host.handle_bytes(self.key, &data);
+        }
+        if self.write_raw(&reply).is_err() {
+            host.lose(self.key);
+        } else if received.is_err() && self.is_open() {
+            self.close();
+        }
     }
 
     /// It is over: the task ends.
@@ -179,7 +212,7 @@ impl Connection {
                 let bytes = buffer.filled();
                 let is_open = result.is_ok() && !bytes.is_empty();
                 if is_open {
-                    host.handle_bytes(self.key, bytes);
+                    self.receive(host, bytes);
                 } else {
                     host.lose(self.key);
                 }

@@ -1,7 +1,9 @@
 //! The door: accepts, reads a connection's first packet, and hands it to the shard that owns the client.
 //!
 //! Nothing here waits for a client: each connection has a task of its own until its first packet is whole, and these
-//! are bounded in number, bytes and time. What can't be taken is closed and counted.
+//! are bounded in number, bytes and time. What can't be taken is closed and counted. TLS handshakes are computed on
+//! a thread of their own, so that many of them hold up neither this one nor a shard. What the bytes mean is found
+//! out by [`Greeting`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,20 +13,22 @@ use std::time::Duration;
 
 use bugle_core::hub::owner;
 use bugle_core::model::Limits;
-use bugle_core::session::{FirstPacket, Protocol, first_packet};
 use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::metrics::{EarlyClose, ProcessCounters};
 use crate::shard_thread::{Arrival, ShardSender};
+use crate::transport::greeting::{Admission, First, Greeting, Protocols};
+use crate::transport::upgrade::Origins;
+use crate::transport::{TransportSettings, count_taken_over};
 
 /// Connections without a whole first packet.
 const MAX_WAITING: usize = 1024;
-/// Longest first packet, in bytes: a will and a password of nearly 64 KiB each fit.
-const MAX_FIRST_PACKET: usize = 128 * 1024;
 /// What is read at a time of a first packet, in bytes.
 const FIRST_READ: usize = 1024;
 /// Connections that the system may hold before they are accepted.
@@ -34,6 +38,8 @@ const BACKLOG: u32 = 4096;
 const UNSENT: u32 = 16 * 1024;
 /// Waits after a failed accept, the first and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How long a client that is refused may take to read why.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Binds a listener.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -50,6 +56,9 @@ pub struct Door {
     shards: Vec<ShardSender>,
     limits: Arc<Limits>,
     counters: Arc<ProcessCounters>,
+    transports: Arc<TransportSettings>,
+    /// Where TLS handshakes are computed.
+    handshakes: Handle,
     waiting: Arc<Semaphore>,
     slots: Arc<Semaphore>,
     /// Whose turn it is to get a client that no shard owns by its id.
@@ -58,12 +67,19 @@ pub struct Door {
 
 impl Door {
     /// The way in to these shards.
-    pub fn new(shards: Vec<ShardSender>, limits: Arc<Limits>, counters: Arc<ProcessCounters>) -> Self {
+    pub fn new(
+        shards: Vec<ShardSender>,
+        limits: Arc<Limits>,
+        transports: Arc<TransportSettings>,
+        handshakes: Handle,
+    ) -> Self {
         let slots = limits.clients_per_shard.saturating_mul(shards.len()).min(Semaphore::MAX_PERMITS);
         Self {
             shards,
             limits,
-            counters,
+            counters: transports.counters.clone(),
+            transports,
+            handshakes,
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
             slots: Arc::new(Semaphore::new(slots)),
             next: AtomicUsize::new(0),
@@ -71,7 +87,7 @@ impl Door {
     }
 
     /// Accepts until dropped, which also closes the connections that have no first packet yet.
-    pub async fn accept(self: Arc<Self>, listener: TcpListener) {
+    pub async fn accept(self: Arc<Self>, listener: TcpListener, admission: Arc<Admission>) {
         let mut greetings = JoinSet::new();
         let mut pause = BACK_OFF.0;
         loop {
@@ -80,20 +96,9 @@ impl Door {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     pause = BACK_OFF.0;
-                    self.counters.accepted();
-                    let Ok(slot) = self.slots.clone().try_acquire_owned() else {
-                        self.close(peer, EarlyClose::Full);
-                        continue;
-                    };
-                    let Ok(waiting) = self.waiting.clone().try_acquire_owned() else {
-                        self.close(peer, EarlyClose::TooManyWaiting);
-                        continue;
-                    };
-                    let door = self.clone();
-                    greetings.spawn(async move {
-                        door.greet(stream, peer, slot).await;
-                        drop(waiting);
-                    });
+                    let Some(place) = self.place(peer) else { continue };
+                    let greeting = Greeting::new(admission.clone(), self.transports.clone());
+                    greetings.spawn(self.clone().greet(stream, peer, greeting, Vec::new(), place));
                 }
                 // The client's, who has gone again.
                 Err(error) if is_clients(&error) => self.counters.accept_failed(),
@@ -110,33 +115,169 @@ impl Door {
         }
     }
 
+    /// Pages that may open a WebSocket.
+    pub fn origins(&self) -> &Origins {
+        &self.transports.origins
+    }
+
+    /// Takes over what somebody else has made a WebSocket, with the bytes that have come within it.
+    pub async fn admit_websocket(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, bytes: &[u8]) {
+        let Some(place) = self.place(peer) else { return };
+        let nothing = Protocols::default();
+        let admission = Arc::new(Admission { in_clear: nothing, in_tls: nothing, tls: None });
+        let greeting = Greeting::within_websocket(admission, self.transports.clone());
+        self.greet(stream, peer, greeting, bytes.to_vec(), place).await;
+    }
+
+    /// Counts a connection, and gives it its place if there is one.
+    fn place(&self, peer: SocketAddr) -> Option<Place> {
+        self.counters.accepted();
+        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+            self.close(peer, EarlyClose::Full);
+            return None;
+        };
+        let Ok(waiting) = self.waiting.clone().try_acquire_owned() else {
+            self.close(peer, EarlyClose::TooManyWaiting);
+            return None;
+        };
+        Some(Place { slot, waiting })
+    }
+
     fn close(&self, peer: SocketAddr, why: EarlyClose) {
         tracing::debug!(%peer, reason = why.key(), "closed before the first packet");
         self.counters.closed_early(why);
     }
 
-    /// Reads the first packet and hands the connection over.
-    async fn greet(&self, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+    /// Reads the first packet and hands the connection over. `bytes` have been read already.
+    async fn greet(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        greeting: Greeting,
+        mut bytes: Vec<u8>,
+        place: Place,
+    ) {
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%peer, %error, "a socket option could not be set");
         }
-        let limit = Duration::from_millis(self.limits.connect_timeout);
-        let first = timeout(limit, read_first_packet(&stream, &self.limits)).await;
-        let First { bytes, protocol, client_id } = match first.unwrap_or(Err(EarlyClose::Timeout)) {
-            Ok(first) => first,
-            Err(why) => return self.close(peer, why),
-        };
+        let deadline = Instant::now() + Duration::from_millis(self.limits.connect_timeout);
+        if bytes.is_empty() {
+            let read = timeout_at(deadline, read(&stream, &mut bytes)).await;
+            if let Err(why) = read.unwrap_or(Err(EarlyClose::Timeout)) {
+                return self.close(peer, why);
+            }
+        }
+        let is_tls = Greeting::is_tls(&bytes);
+        let visit = Visit { stream, peer, greeting, bytes, reply: Vec::new() };
+        let rest = self.clone().finish_greeting(visit, place, deadline);
+        if is_tls {
+            if Elsewhere(self.handshakes.spawn(rest)).panicked().await {
+                self.counters.panicked();
+            }
+        } else {
+            rest.await;
+        }
+    }
+
+    async fn finish_greeting(self: Arc<Self>, mut visit: Visit, place: Place, deadline: Instant) {
+        let first = timeout_at(deadline, visit.first(&self.limits)).await;
+        match first.unwrap_or(Err(EarlyClose::Timeout)) {
+            Ok(first) => self.hand_over(visit.stream, visit.peer, first, place.slot),
+            Err(why) => {
+                self.close(visit.peer, why);
+                visit.refuse(why).await;
+            }
+        }
+    }
+
+    fn hand_over(&self, stream: TcpStream, peer: SocketAddr, first: First, slot: OwnedSemaphorePermit) {
+        let First { bytes, protocol, client_id, mut layers } = first;
         let shards = self.shards.len();
         let shard = match client_id {
             Some(id) => usize::from(owner(&id, shards as u16)),
             None => self.next.fetch_add(1, Ordering::Relaxed) % shards,
         };
         let Ok(stream) = stream.into_std() else { return self.close(peer, EarlyClose::Ended) };
-        let arrival = Arrival { stream, bytes, protocol, slot };
+        let kind = count_taken_over(&mut layers, &self.counters);
+        let arrival = Arrival { stream, layers, bytes, protocol, slot };
         if self.shards[shard].arrivals.try_send(arrival).is_err() {
-            tracing::warn!(%peer, shard, "a shard takes no more connections for now; this one is closed");
+            tracing::warn!(%peer, shard, transport = kind.key(), "a shard takes no more connections for now; this one is closed");
             self.counters.handover_refused();
         }
+    }
+}
+
+/// What a connection holds of the bounds.
+struct Place {
+    /// Its place among all connections of the process.
+    slot: OwnedSemaphorePermit,
+    /// Its place among those without a first packet, to be freed with the greeting.
+    #[expect(dead_code, reason = "held, not read")]
+    waiting: OwnedSemaphorePermit,
+}
+
+/// A task on another thread, which ends with this.
+struct Elsewhere(JoinHandle<()>);
+
+impl Elsewhere {
+    async fn panicked(mut self) -> bool {
+        (&mut self.0).await.is_err_and(|error| error.is_panic())
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A connection that is being greeted.
+struct Visit {
+    stream: TcpStream,
+    peer: SocketAddr,
+    greeting: Greeting,
+    /// What was read and not yet looked at.
+    bytes: Vec<u8>,
+    /// What has yet to be written.
+    reply: Vec<u8>,
+}
+
+impl Visit {
+    /// The connection's beginning.
+    async fn first(&mut self, limits: &Limits) -> Result<First, EarlyClose> {
+        loop {
+            let progress = self.greeting.handle_bytes(&self.bytes, limits, &mut self.reply)?;
+            if !self.reply.is_empty() {
+                self.stream.write_all(&self.reply).await.map_err(|_| EarlyClose::Ended)?;
+                self.reply.clear();
+            }
+            if let Some(first) = progress {
+                return Ok(first);
+            }
+            self.bytes.clear();
+            read(&self.stream, &mut self.bytes).await?;
+        }
+    }
+
+    /// Tells the peer why it ends, if there is something to be told. A socket closed with bytes unread would be reset,
+    /// and the peer might never read it.
+    async fn refuse(mut self, why: EarlyClose) {
+        self.greeting.give_up(why, &mut self.reply);
+        if self.reply.is_empty() {
+            return;
+        }
+        let told = async {
+            self.stream.write_all(&self.reply).await?;
+            self.stream.shutdown().await?;
+            loop {
+                self.bytes.clear();
+                if read(&self.stream, &mut self.bytes).await.is_err() {
+                    return Ok::<_, io::Error>(());
+                }
+            }
+        };
+        // It may have gone, or take too long: it was refused all the same.
+        let _ = timeout(LINGER, told).await;
     }
 }
 
@@ -152,29 +293,15 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// A connection's beginning.
-struct First {
-    bytes: Vec<u8>,
-    protocol: Protocol,
-    client_id: Option<String>,
-}
-
-async fn read_first_packet(stream: &TcpStream, limits: &Limits) -> Result<First, EarlyClose> {
-    let mut bytes = Vec::new();
+/// Appends what the socket has, once it has something. Cancel-safe.
+async fn read(stream: &TcpStream, bytes: &mut Vec<u8>) -> Result<(), EarlyClose> {
     loop {
         stream.readable().await.map_err(|_| EarlyClose::Ended)?;
         bytes.reserve(FIRST_READ);
-        match stream.try_read_buf(&mut bytes) {
-            Ok(0) => return Err(EarlyClose::Ended),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => return Err(EarlyClose::Ended),
-        }
-        match first_packet(&bytes, limits) {
-            FirstPacket::Client { protocol, client_id } => return Ok(First { bytes, protocol, client_id }),
-            FirstPacket::Unknown => return Err(EarlyClose::UnknownProtocol),
-            FirstPacket::Partial if bytes.len() >= MAX_FIRST_PACKET => return Err(EarlyClose::TooLarge),
-            FirstPacket::Partial => {}
+        match stream.try_read_buf(bytes) {
+            Ok(1..) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(_) | Err(_) => return Err(EarlyClose::Ended),
         }
     }
 }

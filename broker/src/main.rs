@@ -1,8 +1,8 @@
 //! The `bugle` program: the gateway's process, the client commands `send`, `watch` and `demo`, and `bench`.
 //!
-//! The way in: [`serve`] starts it all, [`listener`] accepts and reads a first packet, [`shard_thread`] owns a
-//! shard of `bugle-core` with its sockets in [`connection`], [`fifo`] joins the shards, [`admin`] and [`metrics`]
-//! tell how it goes. What a message means is decided in `bugle-core`; nothing here looks inside one.
+//! The way in: [`serve`] starts it all, [`listener`] accepts and reads a first packet through the [`transport`] that it
+//! came by, [`shard_thread`] owns a shard of `bugle-core` with its sockets in [`connection`], [`fifo`] joins the
+//! shards, [`admin`] and [`metrics`] tell how it goes. What a message means is decided in `bugle-core`; nothing here looks inside one.
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -13,12 +13,14 @@ mod config;
 mod connection;
 mod demo;
 mod fifo;
+mod handshake_thread;
 mod limits;
 mod listener;
 mod metrics;
 mod send;
 mod serve;
 mod shard_thread;
+mod transport;
 mod watch;
 
 use std::future::Future;

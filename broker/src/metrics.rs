@@ -9,6 +9,11 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::transport::TransportKind;
+use crate::transport::tls::TlsFailure;
+use crate::transport::upgrade::UpgradeRefusal;
+use crate::transport::websocket::WebSocketFailure;
+
 /// What every name begins with.
 const PREFIX: &str = "bugle";
 
@@ -36,8 +41,16 @@ early_closes! {
     TooManyWaiting = "too_many_waiting";
     /// It took too long.
     Timeout = "timeout";
-    /// Neither MQTT nor the device framing.
+    /// None of the protocols, or one that may not be within the other.
     UnknownProtocol = "unknown_protocol";
+    /// A protocol that this listener isn't for.
+    NotOnThisListener = "not_on_this_listener";
+    /// TLS failed; `tls_failures` says how.
+    Tls = "tls";
+    /// An HTTP request that got no WebSocket; `websockets_refused` says why.
+    NoWebSocket = "no_websocket";
+    /// The WebSocket failed; `websocket_failures` says how.
+    WebSocket = "websocket";
     /// Longer than a first packet may be.
     TooLarge = "too_large";
     /// The peer closed it, or it failed.
@@ -50,6 +63,11 @@ pub struct ProcessCounters {
     accepted: AtomicU64,
     accept_errors: AtomicU64,
     early_closes: [AtomicU64; EarlyClose::ALL.len()],
+    taken_over: [AtomicU64; TransportKind::ALL.len()],
+    open: [AtomicU64; TransportKind::ALL.len()],
+    tls_failures: [AtomicU64; TlsFailure::ALL.len()],
+    websockets_refused: [AtomicU64; UpgradeRefusal::ALL.len()],
+    websocket_failures: [AtomicU64; WebSocketFailure::ALL.len()],
     handovers_refused: AtomicU64,
     unread: AtomicU64,
     panics: AtomicU64,
@@ -69,6 +87,36 @@ impl ProcessCounters {
     /// A connection was closed before its first packet.
     pub fn closed_early(&self, why: EarlyClose) {
         self.early_closes[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection goes to its shard.
+    pub fn taken_over(&self, kind: TransportKind) {
+        self.taken_over[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection with TLS or a WebSocket is open.
+    pub fn transport_opened(&self, kind: TransportKind) {
+        self.open[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is no more.
+    pub fn transport_closed(&self, kind: TransportKind) {
+        self.open[kind as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// TLS failed, in its handshake or later.
+    pub fn tls_failed(&self, why: TlsFailure) {
+        self.tls_failures[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An HTTP request got no WebSocket.
+    pub fn websocket_refused(&self, why: UpgradeRefusal) {
+        self.websockets_refused[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A WebSocket was closed for what its client did.
+    pub fn websocket_failed(&self, why: WebSocketFailure) {
+        self.websocket_failures[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A shard didn't take a connection.
@@ -118,6 +166,37 @@ impl Snapshot {
             let help = "Connections closed before their first packet was whole";
             let count = load(&process.early_closes[why as usize]);
             snapshot.add("connections_closed_early", help, &[("reason", why.key())], count, false);
+        }
+        for &kind in TransportKind::ALL {
+            let help = "Connections that went to a shard with their first packet";
+            let labels = [("transport", kind.key())];
+            snapshot.add(
+                "connections_taken_over",
+                help,
+                &labels,
+                load(&process.taken_over[kind as usize]),
+                false,
+            );
+            // Those of TCP alone are the rest of all clients.
+            if kind != TransportKind::Plain {
+                let help = "Connections through TLS or a WebSocket that are open";
+                snapshot.add("transports_open", help, &labels, load(&process.open[kind as usize]), true);
+            }
+        }
+        for &why in TlsFailure::ALL {
+            let help = "Failures of TLS, in the handshake or later";
+            let count = load(&process.tls_failures[why as usize]);
+            snapshot.add("tls_failures", help, &[("reason", why.key())], count, false);
+        }
+        for &why in UpgradeRefusal::ALL {
+            let help = "HTTP requests that got no WebSocket";
+            let count = load(&process.websockets_refused[why as usize]);
+            snapshot.add("websockets_refused", help, &[("reason", why.key())], count, false);
+        }
+        for &why in WebSocketFailure::ALL {
+            let help = "WebSockets closed for what their client did";
+            let count = load(&process.websocket_failures[why as usize]);
+            snapshot.add("websocket_failures", help, &[("reason", why.key())], count, false);
         }
         let help = "Connections that their shard did not take over";
         snapshot.add("handovers_refused", help, &[], load(&process.handovers_refused), false);

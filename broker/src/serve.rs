@@ -16,9 +16,13 @@ use crate::admin::{self, Admin};
 use crate::cli::ServeOptions;
 use crate::config::{Config, ConfigError};
 use crate::fifo::connect_shards;
+use crate::handshake_thread::HandshakeThread;
 use crate::listener::{Door, bind};
 use crate::metrics::ProcessCounters;
 use crate::shard_thread::{self, Clock, Control, ShardHandle, ShardSender};
+use crate::transport::TransportSettings;
+use crate::transport::greeting::Admission;
+use crate::transport::tls::{TlsEndpoint, TlsFiles};
 
 /// How long a stop may take: two seconds for the clients, and some for the threads.
 const STOP: Duration = Duration::from_secs(3);
@@ -39,6 +43,9 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// A certificate or a key can't be used.
+    #[error("[tls] {0}")]
+    Tls(String),
     /// The data directory could not be made.
     #[error("cannot use {path} as data directory: {source}. Name another with --data-dir")]
     DataDirectory {
@@ -89,7 +96,12 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         let gateway = Gateway::start(&config)?;
         // Whoever started it may not listen, and is served all the same.
         let _ = io::stdout().write_all(gateway.greeting(&config.prefix).as_bytes());
-        let signal = signals.wait().await;
+        let signal = loop {
+            match signals.wait().await {
+                RELOAD => gateway.reload_certificates(),
+                signal => break signal,
+            }
+        };
         tracing::info!(signal, "stopping: clients are told");
         gateway.stop().await;
         tracing::info!("stopped");
@@ -103,6 +115,15 @@ pub struct Gateway {
     admin: Option<SocketAddr>,
     shards: Vec<ShardHandle>,
     listeners: JoinSet<()>,
+    transports: Arc<TransportSettings>,
+    certificates: Option<Certificates>,
+    _handshakes: HandshakeThread,
+}
+
+/// Where certificates come from and go.
+struct Certificates {
+    files: TlsFiles,
+    endpoints: Vec<Arc<TlsEndpoint>>,
 }
 
 impl Gateway {
@@ -114,8 +135,13 @@ impl Gateway {
                 .map_err(|source| ServeError::DataDirectory { path: path.display().to_string(), source })?;
             tracing::info!(path = %path.display(), "the data directory is there; this version stores nothing in it yet");
         }
-        let listeners = open(&config.listen, "--listen")?;
-        let admin = open(config.admin.as_slice(), "--admin")?.pop();
+        let tls = match &config.tls {
+            None => None,
+            Some(files) => Some((files.clone(), files.load().map_err(ServeError::Tls)?)),
+        };
+        let addresses = config.listeners.iter().map(|listener| listener.address);
+        let listeners = open(addresses, "--listen")?;
+        let admin = open(config.admin, "--admin")?.pop();
 
         let clock = Clock::start();
         let counters = Arc::new(ProcessCounters::default());
@@ -135,19 +161,42 @@ impl Gateway {
         }
 
         let senders: Vec<ShardSender> = shards.iter().map(|shard| shard.sender.clone()).collect();
-        let mut gateway = Self { addresses: Vec::new(), admin: None, shards, listeners: JoinSet::new() };
-        let door = Arc::new(Door::new(senders.clone(), config.limits.clone(), counters.clone()));
-        for listener in listeners {
+        let max_frame = config.limits.max_packet;
+        let transports = TransportSettings::new(config.origins.clone(), max_frame, counters.clone());
+        let transports = Arc::new(transports);
+        let handshakes = HandshakeThread::start()?;
+        let door = Door::new(senders.clone(), config.limits.clone(), transports.clone(), handshakes.handle());
+        let door = Arc::new(door);
+        let mut gateway = Self {
+            addresses: Vec::new(),
+            admin: None,
+            shards,
+            listeners: JoinSet::new(),
+            transports,
+            certificates: None,
+            _handshakes: handshakes,
+        };
+        let mut endpoints = Vec::new();
+        for (listener, how) in listeners.into_iter().zip(&config.listeners) {
+            let endpoint = match &tls {
+                Some((_, base)) if how.in_clear.tls => {
+                    Some(Arc::new(TlsEndpoint::new(base, how.max_fragment)))
+                }
+                _ => None,
+            };
+            endpoints.extend(endpoint.clone());
+            let admission = Arc::new(Admission { in_clear: how.in_clear, in_tls: how.in_tls, tls: endpoint });
             gateway.addresses.push(listener.local_addr()?);
-            gateway.listeners.spawn(door.clone().accept(listener));
+            gateway.listeners.spawn(door.clone().accept(listener, admission));
         }
+        gateway.certificates = tls.map(|(files, _)| Certificates { files, endpoints });
         if let Some(listener) = admin {
             let address = listener.local_addr()?;
             if !address.ip().is_loopback() {
                 tracing::warn!(%address, "health and metrics can be read from other machines by anyone");
             }
             gateway.admin = Some(address);
-            gateway.listeners.spawn(admin::serve(listener, Admin { shards: senders, counters, clock }));
+            gateway.listeners.spawn(admin::serve(listener, Admin { shards: senders, counters, clock, door }));
         }
         Ok(gateway)
     }
@@ -157,8 +206,23 @@ impl Gateway {
         &self.addresses
     }
 
+    /// Reads the certificates again, for connections to come. The old ones stay where the new can't be used.
+    fn reload_certificates(&self) {
+        let Some(Certificates { files, endpoints }) = &self.certificates else {
+            return tracing::info!("there are no certificates to be read again");
+        };
+        match files.load() {
+            Ok(config) => {
+                endpoints.iter().for_each(|endpoint| endpoint.replace(&config));
+                tracing::info!("certificates were read again, and hold for new connections");
+            }
+            Err(error) => tracing::error!(%error, "the certificates stay as they are"),
+        }
+    }
+
     /// Accepts no more, tells every client, and waits for the shards to end, three seconds at most.
     pub async fn stop(mut self) {
+        self.transports.stop();
         self.listeners.shutdown().await;
         let ended = async {
             for shard in &self.shards {
@@ -185,6 +249,10 @@ impl Gateway {
         for address in &self.addresses {
             line(format_args!("  MQTT 3.1.1, MQTT 5 and devices   {address}"));
         }
+        if let Some(address) = self.addresses.first() {
+            let tls = if self.certificates.is_some() { ", and the same by TLS" } else { "" };
+            line(format_args!("  MQTT in a WebSocket              ws://{address}/mqtt{tls}"));
+        }
         if let Some(address) = self.admin {
             line(format_args!(
                 "  health and metrics               http://{address}/healthz  http://{address}/metrics"
@@ -203,17 +271,23 @@ impl Gateway {
     }
 }
 
-fn open(addresses: &[SocketAddr], option: &'static str) -> Result<Vec<TcpListener>, ServeError> {
-    let one = |&address: &SocketAddr| {
-        bind(address).map_err(|source| ServeError::Listen { address, option, source })
-    };
-    addresses.iter().map(one).collect()
+fn open(
+    addresses: impl IntoIterator<Item = SocketAddr>,
+    option: &'static str,
+) -> Result<Vec<TcpListener>, ServeError> {
+    let one = |address| bind(address).map_err(|source| ServeError::Listen { address, option, source });
+    addresses.into_iter().map(one).collect()
 }
 
-/// The signals that stop the process.
+/// The signal to read certificates again.
+const RELOAD: &str = "SIGHUP";
+
+/// The signals that the process obeys.
 struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hang_up: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -223,18 +297,22 @@ impl Signals {
         Ok(Self {
             #[cfg(unix)]
             terminate: signal(SignalKind::terminate())?,
+            #[cfg(unix)]
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
     /// Waits for one of them, and says which it was.
     async fn wait(&mut self) -> &'static str {
         #[cfg(unix)]
-        let terminated = self.terminate.recv();
+        let (terminated, hung_up) = (self.terminate.recv(), self.hang_up.recv());
         #[cfg(not(unix))]
-        let terminated = std::future::pending::<Option<()>>();
-        // Both are cancel-safe.
+        let (terminated, hung_up) =
+            (std::future::pending::<Option<()>>(), std::future::pending::<Option<()>>());
+        // All are cancel-safe.
         tokio::select! {
             _ = terminated => "SIGTERM",
+            _ = hung_up => RELOAD,
             _ = tokio::signal::ctrl_c() => "SIGINT",
         }
     }

@@ -25,6 +25,7 @@ use tokio::time::{sleep_until, timeout};
 use crate::connection::{self, Connection};
 use crate::fifo::{self, FifoEnds, Link, Put};
 use crate::metrics::ProcessCounters;
+use crate::transport::Layers;
 
 /// Connections that wait for the shard to take them over.
 const ARRIVALS: usize = 1024;
@@ -77,7 +78,9 @@ impl Clock {
 pub struct Arrival {
     /// The socket, non-blocking.
     pub stream: StdTcpStream,
-    /// What was read from it.
+    /// What its bytes go through. None: TCP alone.
+    pub layers: Option<Box<Layers>>,
+    /// What was read through them.
     pub bytes: Vec<u8>,
     /// What it speaks.
     pub protocol: Protocol,
@@ -318,7 +321,7 @@ impl ShardHost {
 
     /// Takes connections over.
     async fn take_arrivals(self: Rc<Self>, mut arriving: mpsc::Receiver<Arrival>) {
-        while let Some(Arrival { stream, bytes, protocol, slot }) = arriving.recv().await {
+        while let Some(Arrival { stream, layers, bytes, protocol, slot }) = arriving.recv().await {
             let stream = match TcpStream::from_std(stream) {
                 Ok(stream) => stream,
                 Err(error) => {
@@ -331,7 +334,7 @@ impl ShardHost {
             let Some(key) = self.caught("a new connection", |shard, now| shard.open(protocol, now)) else {
                 continue;
             };
-            let (connection, reader) = Connection::new(key, stream);
+            let (connection, reader) = Connection::new(key, stream, layers);
             self.connections.borrow_mut().insert(key, connection.clone());
             self.tasks.set(self.tasks.get() + 1);
             spawn_local(connection::serve(self.clone(), connection, reader, slot));

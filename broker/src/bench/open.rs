@@ -59,15 +59,6 @@ impl<'a> Client<'a> {
 
     /// Connects, and subscribes and announces where that is asked for.
     pub fn open(&self) -> Result<Opened, BenchError> {
-        let (dialogue, terms, handles) = self.open_dialogue()?;
-        let socket = dialogue.socket;
-        socket.set_read_timeout(None)?;
-        socket.set_nonblocking(true)?;
-        Ok(Opened { socket, limit: terms.window, handles })
-    }
-
-    /// The same, for one that goes on asking and waiting.
-    pub fn open_dialogue(&self) -> Result<(Dialogue, Terms, Handles), BenchError> {
         let Self { target, id, qos, .. } = *self;
         let wire = Wire(target.protocol);
         let failed =
@@ -75,13 +66,13 @@ impl<'a> Client<'a> {
         let socket = self.connect().map_err(failed)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        let mut dialogue = Dialogue { socket, wire, target, input: Vec::new() };
+        let mut opening = Opening { socket, wire, input: Vec::new() };
 
         let mut out = Vec::new();
         wire.connect(id, self.keep_alive, &mut out)?;
-        dialogue.send(&out).map_err(failed)?;
+        opening.send(&out).map_err(failed)?;
         let mut terms = Terms::default();
-        dialogue.wait(|event| match event {
+        opening.wait(target, |event| match event {
             Event::Connected(granted) => {
                 terms = granted;
                 true
@@ -89,25 +80,28 @@ impl<'a> Client<'a> {
             _ => false,
         })?;
 
+        out.clear();
         let is_device = target.protocol == Protocol::Device;
         let handles = if is_device { Handles::new(self.sends, terms.names) } else { Handles::default() };
-        let mut requests = vec![wire.announce(&handles)?];
+        wire.announce(&handles, &mut out)?;
+        let mut lacking = handles.count();
         if let Some(subscription) = self.subscription {
-            requests.extend(wire.subscribe(id, subscription, qos)?);
+            lacking += u32::from(wire.subscribe(id, subscription, qos, &mut out)?);
         }
-        for request in requests.into_iter().filter(|request| request.answers > 0) {
-            dialogue.send(&request.bytes).map_err(failed)?;
-            let mut lacking = request.answers;
-            dialogue.wait(|event| {
+        if lacking > 0 {
+            opening.send(&out).map_err(failed)?;
+            opening.wait(target, |event| {
                 lacking = match event {
-                    Event::Subscribed => lacking.saturating_sub(1),
+                    Event::Subscribed => 0,
                     Event::Acknowledged(frames) if is_device => lacking.saturating_sub(frames),
                     _ => lacking,
                 };
                 lacking == 0
             })?;
         }
-        Ok((dialogue, terms, handles))
+        opening.socket.set_read_timeout(None)?;
+        opening.socket.set_nonblocking(true)?;
+        Ok(Opened { socket: opening.socket, limit: terms.window, handles })
     }
 
     fn connect(&self) -> io::Result<TcpStream> {
@@ -120,25 +114,20 @@ impl<'a> Client<'a> {
     }
 }
 
-/// A connection whose owner waits for every answer.
-pub struct Dialogue {
+struct Opening {
     socket: TcpStream,
     wire: Wire,
-    target: Target,
-    /// A packet that isn't whole yet.
     input: Vec<u8>,
 }
 
-impl Dialogue {
-    /// Writes all of it.
-    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+impl Opening {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.write_all(bytes)
     }
 
-    /// Reads until an event is what is waited for. What is whole in the same read is looked at too.
-    pub fn wait(&mut self, mut is_it: impl FnMut(Event<'_>) -> bool) -> Result<(), BenchError> {
-        let target = self.target;
-        let mut buffer = [0; 16 * 1024];
+    /// Reads until an event is what is waited for.
+    fn wait(&mut self, target: Target, mut is_it: impl FnMut(Event<'_>) -> bool) -> Result<(), BenchError> {
+        let mut buffer = [0; 4096];
         loop {
             let read = match self.socket.read(&mut buffer) {
                 Ok(0) => {

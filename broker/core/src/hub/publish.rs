@@ -50,15 +50,6 @@ enum Publisher<'a> {
     Known(&'a Identity),
 }
 
-/// What became of an accepted publish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Published {
-    /// All of it is done.
-    Done,
-    /// It is answered when every shard retains it.
-    Waits,
-}
-
 impl Shard {
     /// A message to a plain topic from a client. Without a `request` nobody waits for the answer.
     pub(super) fn handle_publish(
@@ -68,9 +59,9 @@ impl Shard {
         publication: &Publication<'_>,
         now: Instant,
     ) {
-        match (self.publish_from(key, publication, request, now), request) {
-            (Ok(Published::Done), Some(request)) => self.reply(key, Reply::Done(request), now),
-            (Ok(_), _) => {}
+        match (self.publish_from(key, publication, now), request) {
+            (Ok(()), Some(request)) => self.reply(key, Reply::Done(request), now),
+            (Ok(()), None) => {}
             (Err(refusal), Some(request)) => self.refuse(key, request, refusal, now),
             (Err(refusal), None) => self.counters.count_refusal(refusal.reason),
         }
@@ -80,17 +71,15 @@ impl Shard {
         &mut self,
         key: ConnectionKey,
         publication: &Publication<'_>,
-        request: Option<RequestId>,
         now: Instant,
-    ) -> Result<Published, Refusal> {
-        let Some(client) = self.clients.get_mut(key) else { return Ok(Published::Done) };
+    ) -> Result<(), Refusal> {
+        let Some(client) = self.clients.get_mut(key) else { return Ok(()) };
         let route = match client.route.take() {
             Some(route) if self.is_current(&route, &publication.topic) => route,
             _ => Box::new(self.find_route(key, &publication.topic)?),
         };
         let posting = Posting { view: publication.view(), publisher: Publisher::Here(key), outgoing: None };
-        let waits = request.map(|request| (key, request));
-        let result = self.publish_along(&route, posting, waits, now);
+        let result = self.publish_along(&route, posting, now);
         if let Some(client) = self.clients.get_mut(key) {
             client.route = Some(route);
         }
@@ -122,15 +111,9 @@ impl Shard {
         })
     }
 
-    fn publish_along(
-        &mut self,
-        route: &Route,
-        posting: Posting<'_>,
-        waits: Option<(ConnectionKey, RequestId)>,
-        now: Instant,
-    ) -> Result<Published, Refusal> {
+    fn publish_along(&mut self, route: &Route, posting: Posting<'_>, now: Instant) -> Result<(), Refusal> {
         let mut posting = posting;
-        let published = self.forward_publish(&route.peers, &mut posting, waits, now)?;
+        self.forward_publish(&route.peers, &mut posting)?;
         match &route.subscribers {
             Some(few) => {
                 self.encodings.clear();
@@ -143,7 +126,7 @@ impl Shard {
             }
             None => self.post(posting, now),
         }
-        Ok(published)
+        Ok(())
     }
 
     /// A message of the gateway's own accord: a will.
@@ -162,7 +145,7 @@ impl Shard {
         let peers = self.subscribed_peers(topic);
         let mut posting =
             Posting { view: message.view(), publisher: Publisher::Known(publisher), outgoing: None };
-        self.forward_publish(&peers, &mut posting, None, now)?;
+        self.forward_publish(&peers, &mut posting)?;
         self.post(posting, now);
         Ok(())
     }
@@ -191,21 +174,7 @@ impl Shard {
         peers
     }
 
-    /// Sends a message on its way to the other shards: to those with subscribers or, if it is to be retained, to
-    /// all of them.
-    fn forward_publish(
-        &mut self,
-        peers: &[ShardIndex],
-        posting: &mut Posting<'_>,
-        waits: Option<(ConnectionKey, RequestId)>,
-        now: Instant,
-    ) -> Result<Published, Refusal> {
-        if let OriginView::Topic { retain: true, .. } = posting.view.origin {
-            let message = self.outgoing(posting).message.clone();
-            self.check_retained(&message)?;
-            self.counters.publishes += 1;
-            return Ok(self.retain(&message, waits, now));
-        }
+    fn forward_publish(&mut self, peers: &[ShardIndex], posting: &mut Posting<'_>) -> Result<(), Refusal> {
         if peers.iter().any(|&peer| !self.backbone.has_room(peer)) {
             return Err(Refusal::new(Reason::Overflow, "the queue to a part of the gateway is full"));
         }
@@ -214,7 +183,7 @@ impl Shard {
             let message = self.outgoing(posting).message.clone();
             self.backbone.forward(peer, PeerMessage::Publish(message));
         }
-        Ok(Published::Done)
+        Ok(())
     }
 
     /// Gives a message to its subscribers here, once to each however many of its filters match.
@@ -307,7 +276,7 @@ impl Shard {
 
     fn queue(&mut self, posting: &mut Posting<'_>, key: ConnectionKey, reception: Reception, now: Instant) {
         let outgoing = self.outgoing(posting).clone();
-        let delivery = Delivery::new(outgoing, reception);
+        let delivery = Delivery { outgoing, reception, observed: false, slot: None };
         if let Err(refused) = self.mail(key, delivery, now) {
             self.drop_delivery(&refused, Status::Overflow, now);
         }

@@ -32,7 +32,6 @@
 mod decode;
 mod encode;
 mod error;
-mod line;
 mod packet;
 mod properties;
 mod property_writer;

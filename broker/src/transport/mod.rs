@@ -1,0 +1,273 @@
+//! What stands between a socket and a session: nothing, TLS, a WebSocket, or a WebSocket within TLS.
+//!
+//! Nothing here has a socket, waits or knows the time. Bytes of the socket go in and bytes for the session come out,
+//! and the other way round; what a layer itself has to say (a handshake, a pong, a close) is for the socket. A plain
+//! connection has no layers: no memory, no work. The way of a connection: [`greeting`] finds out from its
+//! first bytes what it speaks and puts the layers on, [`tls`] and [`websocket`] are the layers, [`upgrade`] judges the
+//! HTTP request for a WebSocket.
+
+pub mod greeting;
+pub mod tls;
+pub mod upgrade;
+pub mod websocket;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::metrics::ProcessCounters;
+use tls::{Tls, TlsEnd, TlsFailure};
+use upgrade::Origins;
+use websocket::{WebSocket, WebSocketEnd, WebSocketFailure};
+
+/// What the layers of all connections share.
+#[derive(Debug)]
+pub struct TransportSettings {
+    /// Pages that may open a WebSocket.
+    pub origins: Origins,
+    /// Largest WebSocket frame that is taken, in bytes.
+    pub max_frame: usize,
+    /// Where it is counted.
+    pub counters: Arc<ProcessCounters>,
+    /// The process stops.
+    is_stopping: AtomicBool,
+}
+
+impl TransportSettings {
+    /// Of a process that runs.
+    pub fn new(origins: Origins, max_frame: usize, counters: Arc<ProcessCounters>) -> Self {
+        Self { origins, max_frame, counters, is_stopping: AtomicBool::new(false) }
+    }
+
+    /// Says that the process stops, which a WebSocket's close will tell.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+}
+
+macro_rules! transports {
+    ($($(#[$doc:meta])* $name:ident = $key:literal;)*) => {
+        /// What a connection's bytes go through.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum TransportKind { $($(#[$doc])* $name,)* }
+
+        impl TransportKind {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name in metrics and logs.
+            pub const fn key(self) -> &'static str {
+                match self { $(Self::$name => $key,)* }
+            }
+        }
+    };
+}
+
+transports! {
+    /// TCP alone.
+    Plain = "tcp";
+    /// TLS.
+    Tls = "tls";
+    /// A WebSocket.
+    WebSocket = "websocket";
+    /// A WebSocket within TLS.
+    SecureWebSocket = "wss";
+}
+
+/// Why the layers are at their end. What the peer is to be told about it is among the bytes to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportEnd {
+    /// The peer closed in order.
+    Closed,
+    /// TLS failed.
+    Tls(TlsFailure),
+    /// The WebSocket failed.
+    WebSocket(WebSocketFailure),
+}
+
+/// The layers of a connection that isn't plain.
+#[derive(Debug)]
+pub struct Layers {
+    tls: Option<Tls>,
+    websocket: Option<WebSocket>,
+    /// They have said their goodbye, and say no more.
+    is_over: bool,
+    /// What it is counted as among the open ones, once it is handed over.
+    counted: Option<TransportKind>,
+    settings: Arc<TransportSettings>,
+}
+
+impl Layers {
+    fn new(tls: Option<Tls>, websocket: Option<WebSocket>, settings: Arc<TransportSettings>) -> Box<Self> {
+        Box::new(Self { tls, websocket, is_over: false, counted: None, settings })
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(Tls::is_handshaking)
+    }
+
+    fn kind(&self) -> TransportKind {
+        match (&self.tls, &self.websocket) {
+            (_, None) => TransportKind::Tls,
+            (None, Some(_)) => TransportKind::WebSocket,
+            (Some(_), Some(_)) => TransportKind::SecureWebSocket,
+        }
+    }
+
+    /// Takes what the socket had. Bytes for the session are appended to `data`, those for the socket to `reply`. After
+    /// an error nothing more is to be given; [`Layers::close`] isn't needed then.
+    pub fn receive(
+        &mut self,
+        bytes: &[u8],
+        data: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), TransportEnd> {
+        let result = self.receive_layered(bytes, data, reply);
+        self.finish_if_over(result, reply)
+    }
+
+    /// As [`Layers::receive`], for bytes that have come through TLS already.
+    fn receive_within(
+        &mut self,
+        bytes: &[u8],
+        data: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), TransportEnd> {
+        let result = self.receive_frames(bytes, data, reply);
+        self.finish_if_over(result, reply)
+    }
+
+    fn finish_if_over(
+        &mut self,
+        result: Result<(), TransportEnd>,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), TransportEnd> {
+        match result {
+            Ok(()) => return Ok(()),
+            Err(TransportEnd::Closed) => {}
+            Err(TransportEnd::WebSocket(why)) => self.settings.counters.websocket_failed(why),
+            Err(TransportEnd::Tls(why)) => {
+                self.settings.counters.tls_failed(why);
+                // Its alert was its last word.
+                self.is_over = true;
+            }
+        }
+        self.close_with(CloseCode::Normal, reply);
+        result
+    }
+
+    fn receive_layered(
+        &mut self,
+        bytes: &[u8],
+        data: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), TransportEnd> {
+        let Some(tls) = &mut self.tls else { return self.receive_frames(bytes, data, reply) };
+        let was_tls = |end| match end {
+            TlsEnd::Closed => TransportEnd::Closed,
+            TlsEnd::Failed(why) => TransportEnd::Tls(why),
+        };
+        if self.websocket.is_none() {
+            return tls.receive(bytes, data, reply).map_err(was_tls);
+        }
+        let mut plain = Vec::new();
+        let received = tls.receive(bytes, &mut plain, reply).map_err(was_tls);
+        // What came before the end still counts.
+        self.receive_frames(&plain, data, reply)?;
+        received
+    }
+
+    /// Takes what was within TLS, or came without.
+    fn receive_frames(
+        &mut self,
+        bytes: &[u8],
+        data: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), TransportEnd> {
+        let Some(websocket) = &mut self.websocket else {
+            data.extend_from_slice(bytes);
+            return Ok(());
+        };
+        let mut frames = Vec::new();
+        let received = websocket.receive(bytes, self.settings.max_frame, data, &mut frames);
+        let received = received.map_err(|end| match end {
+            WebSocketEnd::Closed => TransportEnd::Closed,
+            WebSocketEnd::Failed(why) => {
+                websocket.close(why.code(), &mut frames);
+                TransportEnd::WebSocket(why)
+            }
+        });
+        self.send_raw([&frames, &[]], reply);
+        received
+    }
+
+    /// Appends to `out` what the socket is to get for these bytes of the session.
+    pub fn send(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        if bytes.is_empty() || self.is_over {
+            return;
+        }
+        let Some(websocket) = &self.websocket else { return self.send_raw([bytes, &[]], out) };
+        let mut header = Vec::new();
+        websocket.send_header(bytes.len(), &mut header);
+        self.send_raw([&header, bytes], out);
+    }
+
+    /// Appends to `out` the goodbye of all layers.
+    pub fn close(&mut self, out: &mut Vec<u8>) {
+        let is_stopping = self.settings.is_stopping.load(Ordering::Relaxed);
+        self.close_with(if is_stopping { CloseCode::Away } else { CloseCode::Normal }, out);
+    }
+
+    fn close_with(&mut self, code: CloseCode, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        if let Some(websocket) = &mut self.websocket {
+            let mut frame = Vec::new();
+            websocket.close(code, &mut frame);
+            self.send_raw([&frame, &[]], out);
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.close(out);
+        }
+    }
+
+    /// Sends an HTTP answer.
+    fn send_answer(&mut self, answer: &str, out: &mut Vec<u8>) {
+        self.send_raw([answer.as_bytes(), &[]], out);
+    }
+
+    fn send_raw(&mut self, parts: [&[u8]; 2], out: &mut Vec<u8>) {
+        match &mut self.tls {
+            Some(tls) => tls.send(parts, out),
+            None => parts.into_iter().for_each(|part| out.extend_from_slice(part)),
+        }
+    }
+
+    /// Counts it among the open ones until it is dropped.
+    fn count_open(&mut self) {
+        let kind = self.kind();
+        if self.counted.replace(kind).is_none() {
+            self.settings.counters.transport_opened(kind);
+        }
+    }
+}
+
+impl Drop for Layers {
+    fn drop(&mut self) {
+        if let Some(kind) = self.counted {
+            self.settings.counters.transport_closed(kind);
+        }
+    }
+}
+
+/// Tells what a connection's bytes go through, and counts it as taken over.
+pub fn count_taken_over(layers: &mut Option<Box<Layers>>, counters: &ProcessCounters) -> TransportKind {
+    let kind = layers.as_ref().map_or(TransportKind::Plain, |layers| layers.kind());
+    counters.taken_over(kind);
+    if let Some(layers) = layers {
+        layers.count_open();
+    }
+    kind
+}
