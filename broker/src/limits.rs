@@ -62,6 +62,10 @@ limits! {
     offline_full => offline_full: OfflineFull, OfflineFull::RefuseNewest..=OfflineFull::DropOldest;
     /// Seconds for which a session is kept at most while its client is away; 4294967295 is for ever.
     session_expiry_max_seconds => session_expiry_max: u32, 0..=u32::MAX;
+    /// Retained messages.
+    retained_messages => retained_messages: usize, 0..=100_000_000;
+    /// Bytes of topics, properties and payloads of retained messages.
+    retained_bytes => retained_bytes: usize, 0..=1 << 40;
     /// Envelopes that wait between two shards.
     fifo_envelopes => fifo_envelopes: usize, 16..=1 << 24;
     /// Groups that one client may be in.

@@ -35,7 +35,7 @@ mod wire;
 pub use delivery::{Delivery, Message};
 pub use frame::{Frame, Kind, RawFrame, TooLarge, split};
 pub use hello::{Hello, Resume, Welcome, WillFrame};
-pub use name::{NameKind, NameList, NameListIter, NameRef, is_name};
+pub use name::{NameKind, NameList, NameListIter, NameRef, announced_handle, is_name};
 pub use reason::{Reason, Status};
 pub use receipt::{Receipt, ReceiptCounts, ReceiptEntries, ReceiptEntry};
 pub use send::{Mode, Publish, ReceiptMode, Send, Target};

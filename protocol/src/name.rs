@@ -39,6 +39,12 @@ impl NameKind {
     }
 }
 
+/// The handle of a NAME with this body, where it can be read, though the rest may be malformed: what the handle stood for
+/// before is gone then, too.
+pub fn announced_handle(body: &[u8]) -> Option<NonZeroU16> {
+    NonZeroU16::new(Reader::new(body).varint16("handle").ok()?)
+}
+
 /// A name as it stands in a frame: a handle that was announced, or the name itself.
 ///
 /// Inline text is UTF-8 of at most [`MAX_TOPIC`] bytes; whether it is a good name for its place is the

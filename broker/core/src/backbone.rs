@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::hub::SendKey;
+use crate::hub::{PublishKey, SendKey};
 use crate::model::{
     ClientId, GroupName, Instant, Message, Reason, ReceiptCounts, ReceiptMode, Status, Target,
 };
@@ -32,6 +32,20 @@ pub enum PeerMessage {
     Signal(Envelope),
     /// A message to a plain topic.
     Publish(Arc<Message>),
+    /// A message to a plain topic, to be retained as well; answered by [`PeerMessage::Retained`] if someone waits.
+    Retain {
+        /// The message; an empty one clears the topic.
+        message: Arc<Message>,
+        /// What settles which of two stays.
+        version: RetainedVersion,
+        /// Whom it is answered for; null if nobody waits.
+        publish: PublishKey,
+    },
+    /// The retained message of this publish is kept.
+    Retained {
+        /// The publish.
+        publish: PublishKey,
+    },
     /// Your clients' mailboxes have taken or refused the signal; with the report if that is already final.
     Taken {
         /// The send.
@@ -61,6 +75,16 @@ pub enum PeerMessage {
         /// The number of the addition.
         added: u64,
     },
+}
+
+/// The order of retained messages of one topic, the same on all shards: a logical clock, and the shard where two
+/// clocks agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RetainedVersion {
+    /// One more than any that the accepting shard had seen.
+    pub number: u64,
+    /// The shard that accepted it.
+    pub shard: ShardIndex,
 }
 
 /// What a shard can be interested in.

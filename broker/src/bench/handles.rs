@@ -24,11 +24,6 @@ impl Handles {
         Self(handles)
     }
 
-    /// How many there are.
-    pub fn count(&self) -> u32 {
-        self.0.len() as u32
-    }
-
     /// The frames that announce them.
     pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
         self.0.iter().map(|((kind, name), &handle)| Frame::Name { handle: handle.into(), kind: *kind, name })
@@ -62,12 +57,12 @@ mod tests {
         let only = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
         let to = To::Group { name: "g".to_owned(), only, except: Vec::new() };
         let handles = Handles::new(&[Send { to, recipients: 3 }], 3);
-        assert_eq!(handles.count(), 3);
+        assert_eq!(handles.frames().count(), 3);
         assert_eq!(handles.refer(NameKind::Group, "g"), NameRef::Handle(NonZeroU16::MIN));
         assert!(matches!(handles.refer(NameKind::Client, "b"), NameRef::Handle(_)));
         assert_eq!(handles.refer(NameKind::Client, "c"), NameRef::Inline("c"));
         // The same text as a client is another name.
         assert_eq!(handles.refer(NameKind::Client, "g"), NameRef::Inline("g"));
-        assert_eq!(Handles::new(&[], 256).count(), 0);
+        assert_eq!(Handles::new(&[], 256).frames().count(), 0);
     }
 }

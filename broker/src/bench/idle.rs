@@ -8,7 +8,7 @@ use serde_json::json;
 use super::open::Client;
 use super::options::IdleOptions;
 use super::plan::Subscription;
-use super::process::Sample;
+use super::process::{Sample, check_open_files};
 use super::{BenchError, say};
 
 /// Connections before the first look, so that what a broker allocates only once isn't counted.
@@ -23,6 +23,7 @@ pub fn run(options: &IdleOptions) -> Result<ExitCode, BenchError> {
         let subscription = options.subscribe.then_some(&topic);
         Client { subscription, keep_alive, ..Client::new(options.target, &id) }.open()
     };
+    check_open_files(Some(options.pid), FIRST + options.connections)?;
     let _first = (0..FIRST).map(connect).collect::<Result<Vec<_>, _>>()?;
     sleep(options.settle);
     let before = Sample::take(options.pid)?;

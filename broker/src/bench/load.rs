@@ -16,7 +16,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::BenchError;
 use super::open::{Client, Opened};
 use super::options::{Load, Target};
-use super::plan::{Plan, StreamPlan, Subscription};
+use super::plan::{Plan, Recipient, StreamPlan, Subscription};
 use super::process::Sample;
 use super::slow::{self, SlowOutcome, SlowReaders};
 use super::stream::Books;
@@ -59,6 +59,8 @@ pub struct Outcome {
     pub process: Option<(Sample, Sample)>,
     /// KiB that its memory grew by for each connection while they were made.
     pub kib_per_connection: Option<f64>,
+    /// Bytes that it grew by for each subscription, where there were many; its connections are in it.
+    pub bytes_per_subscription: Option<f64>,
     /// What slow readers got, where there were any.
     pub slow: Option<SlowOutcome>,
 }
@@ -82,8 +84,11 @@ pub fn run(plan: &Plan, load: &Load) -> Result<Outcome, BenchError> {
     let slow = slow.finish(|stream| bench.streams.get(stream).map_or(0, |stream| stream.books.sent))?;
     let connections = bench.connections.len() as u64 + slow.readers;
     let mut outcome = bench.outcome();
-    outcome.kib_per_connection =
-        before.zip(connected).map(|(before, connected)| connected.kib_each(&before, connections));
+    if let Some((before, connected)) = before.zip(connected) {
+        let filters = Some(plan.filters()).filter(|&filters| filters > 0);
+        outcome.kib_per_connection = Some(connected.kib_each(&before, connections));
+        outcome.bytes_per_subscription = filters.map(|count| connected.kib_each(&before, count) * 1024.0);
+    }
     outcome.slow = Some(slow).filter(|slow| slow.readers > 0);
     Ok(outcome)
 }
@@ -182,13 +187,13 @@ impl<'a> Bench<'a> {
 
     fn connect_stream(&mut self, target: Target, plan: &StreamPlan) -> Result<(), BenchError> {
         let (stream, qos) = (self.streams.len(), self.load.qos);
-        for id in &plan.receivers {
-            let subscription = Some(&plan.subscription);
+        for Recipient { id, subscription } in &plan.receivers {
+            let subscription = Some(subscription);
             let opened = Client { subscription, qos, ..Client::new(target, id) }.open()?;
             self.add(opened, Role::Receiver { stream, next: 0 })?;
         }
-        for id in &plan.slow {
-            let subscription = Some(&plan.subscription);
+        for Recipient { id, subscription } in &plan.slow {
+            let subscription = Some(subscription);
             let receive_buffer = Some(slow::RECEIVE_BUFFER);
             let client = Client { subscription, qos, receive_buffer, ..Client::new(target, id) };
             self.slow.connect(&client, stream)?;
@@ -458,6 +463,7 @@ impl<'a> Bench<'a> {
             latest_send: self.latest_send,
             process: self.process.0.zip(self.process.1),
             kib_per_connection: None,
+            bytes_per_subscription: None,
             slow: None,
         }
     }

@@ -3,7 +3,8 @@
 //!
 //! The way in: [`options`] is the command line, [`plan`] says who sends what to whom, [`open`] connects them,
 //! [`load`] is the one thread that sends and counts over [`wire`], [`report`] prints, [`process`] looks at the broker.
-//! [`idle`] and [`storm`] measure connections, [`floor`] is the copy-only broker.
+//! [`slow`] are readers that don't keep up, [`handles`] what a device announces. [`idle`] and [`storm`] measure
+//! connections, [`retained`] what a broker keeps; [`floor`] is the copy-only broker.
 //!
 //! Nothing here uses the gateway's own sessions: the generator counts by walking length prefixes, so that it costs
 //! less than what it measures.
@@ -17,6 +18,7 @@ pub mod options;
 mod plan;
 mod process;
 mod report;
+mod retained;
 mod slow;
 mod storm;
 mod stream;
@@ -74,7 +76,9 @@ fn measured(command: &BenchCommand) -> Result<ExitCode, BenchError> {
     let (plan, load) = match command {
         BenchCommand::Floor(options) => return floor::run(options.listen).map(|()| ExitCode::SUCCESS),
         BenchCommand::Idle(options) => return idle::run(options),
+        BenchCommand::Retained(options) => return retained::run(options),
         BenchCommand::Storm(options) => return storm::run(options),
+        BenchCommand::Subscriptions(options) => (Plan::subscriptions(options), &options.load),
         BenchCommand::Fanout(options) => (Plan::fanout(options), &options.load),
         BenchCommand::Pairs(options) => (Plan::pairs(options), &options.load),
         BenchCommand::Unicast(options) => (Plan::unicast(options), &options.load),

@@ -59,6 +59,15 @@ impl<'a> Client<'a> {
 
     /// Connects, and subscribes and announces where that is asked for.
     pub fn open(&self) -> Result<Opened, BenchError> {
+        let (dialogue, terms, handles) = self.open_dialogue()?;
+        let socket = dialogue.socket;
+        socket.set_read_timeout(None)?;
+        socket.set_nonblocking(true)?;
+        Ok(Opened { socket, limit: terms.window, handles })
+    }
+
+    /// The same, for one that goes on asking and waiting.
+    pub fn open_dialogue(&self) -> Result<(Dialogue, Terms, Handles), BenchError> {
         let Self { target, id, qos, .. } = *self;
         let wire = Wire(target.protocol);
         let failed =
@@ -66,13 +75,13 @@ impl<'a> Client<'a> {
         let socket = self.connect().map_err(failed)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        let mut opening = Opening { socket, wire, input: Vec::new() };
+        let mut dialogue = Dialogue { socket, wire, target, input: Vec::new() };
 
         let mut out = Vec::new();
         wire.connect(id, self.keep_alive, &mut out)?;
-        opening.send(&out).map_err(failed)?;
+        dialogue.send(&out).map_err(failed)?;
         let mut terms = Terms::default();
-        opening.wait(target, |event| match event {
+        dialogue.wait(|event| match event {
             Event::Connected(granted) => {
                 terms = granted;
                 true
@@ -80,28 +89,25 @@ impl<'a> Client<'a> {
             _ => false,
         })?;
 
-        out.clear();
         let is_device = target.protocol == Protocol::Device;
         let handles = if is_device { Handles::new(self.sends, terms.names) } else { Handles::default() };
-        wire.announce(&handles, &mut out)?;
-        let mut lacking = handles.count();
+        let mut requests = vec![wire.announce(&handles)?];
         if let Some(subscription) = self.subscription {
-            lacking += u32::from(wire.subscribe(id, subscription, qos, &mut out)?);
+            requests.extend(wire.subscribe(id, subscription, qos)?);
         }
-        if lacking > 0 {
-            opening.send(&out).map_err(failed)?;
-            opening.wait(target, |event| {
+        for request in requests.into_iter().filter(|request| request.answers > 0) {
+            dialogue.send(&request.bytes).map_err(failed)?;
+            let mut lacking = request.answers;
+            dialogue.wait(|event| {
                 lacking = match event {
-                    Event::Subscribed => 0,
+                    Event::Subscribed => lacking.saturating_sub(1),
                     Event::Acknowledged(frames) if is_device => lacking.saturating_sub(frames),
                     _ => lacking,
                 };
                 lacking == 0
             })?;
         }
-        opening.socket.set_read_timeout(None)?;
-        opening.socket.set_nonblocking(true)?;
-        Ok(Opened { socket: opening.socket, limit: terms.window, handles })
+        Ok((dialogue, terms, handles))
     }
 
     fn connect(&self) -> io::Result<TcpStream> {
@@ -114,20 +120,25 @@ impl<'a> Client<'a> {
     }
 }
 
-struct Opening {
+/// A connection whose owner waits for every answer.
+pub struct Dialogue {
     socket: TcpStream,
     wire: Wire,
+    target: Target,
+    /// A packet that isn't whole yet.
     input: Vec<u8>,
 }
 
-impl Opening {
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+impl Dialogue {
+    /// Writes all of it.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.write_all(bytes)
     }
 
-    /// Reads until an event is what is waited for.
-    fn wait(&mut self, target: Target, mut is_it: impl FnMut(Event<'_>) -> bool) -> Result<(), BenchError> {
-        let mut buffer = [0; 4096];
+    /// Reads until an event is what is waited for. What is whole in the same read is looked at too.
+    pub fn wait(&mut self, mut is_it: impl FnMut(Event<'_>) -> bool) -> Result<(), BenchError> {
+        let target = self.target;
+        let mut buffer = [0; 16 * 1024];
         loop {
             let read = match self.socket.read(&mut buffer) {
                 Ok(0) => {

@@ -21,6 +21,10 @@ pub enum BenchCommand {
     Unicast(PairsOptions),
     /// Signals to some of a group: a whitelist or a blacklist.
     Groups(GroupsOptions),
+    /// Many topic filters: what each costs, and what a publish costs among them.
+    Subscriptions(SubscriptionsOptions),
+    /// Memory of retained messages.
+    Retained(RetainedOptions),
     /// Memory of connections that do nothing.
     Idle(IdleOptions),
     /// Connections a second.
@@ -126,6 +130,43 @@ pub struct GroupsOptions {
     /// The load.
     #[command(flatten)]
     pub load: Load,
+}
+
+/// Many subscriptions.
+#[derive(Debug, Args)]
+pub struct SubscriptionsOptions {
+    /// Clients that subscribe.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub clients: u32,
+    /// Topic filters of each.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub filters: u32,
+    /// The load.
+    #[command(flatten)]
+    pub load: Load,
+}
+
+/// Retained messages.
+#[derive(Debug, Args)]
+pub struct RetainedOptions {
+    /// The broker, as for the other measurements.
+    #[arg(long, value_name = "URL", default_value = "mqtt://127.0.0.1:1883")]
+    pub target: Target,
+    /// How many, each on a topic of its own; they are taken back at the end.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub messages: u32,
+    /// Bytes of each.
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=8192))]
+    pub payload: u16,
+    /// How long the broker is left alone before its memory is read.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub settle: Duration,
+    /// The broker's process.
+    #[arg(long, value_name = "PID")]
+    pub pid: u32,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Connections that do nothing.

@@ -1,10 +1,12 @@
 //! Who sends what to whom: each measurement as streams, that is, a sender with recipients of its own.
 
 use super::BenchError;
-use super::options::{FanoutOptions, GroupsOptions, PairsOptions};
+use super::options::{FanoutOptions, GroupsOptions, PairsOptions, SubscriptionsOptions};
 
 /// Different lists of recipients that a stream goes through.
 const LISTS: u32 = 16;
+/// Topics that publishes go through where there are many subscriptions.
+const TOPICS: u32 = 4096;
 
 /// A measurement.
 pub struct Plan {
@@ -24,12 +26,10 @@ pub struct StreamPlan {
     pub sender: String,
     /// Where the sender hears of what was refused.
     pub answers: Option<Subscription>,
-    /// The recipients' client ids.
-    pub receivers: Vec<String>,
-    /// What each recipient subscribes to.
-    pub subscription: Subscription,
-    /// Client ids of those who subscribe too and read slowly.
-    pub slow: Vec<String>,
+    /// The recipients.
+    pub receivers: Vec<Recipient>,
+    /// Those who subscribe too and read slowly.
+    pub slow: Vec<Recipient>,
     /// What is sent, one after the other and from the start again.
     pub sends: Vec<Send>,
 }
@@ -41,11 +41,21 @@ impl StreamPlan {
     }
 }
 
+/// A client that takes messages.
+pub struct Recipient {
+    /// Its client id.
+    pub id: String,
+    /// Where it takes them from.
+    pub subscription: Subscription,
+}
+
 /// Where a client takes messages from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subscription {
     /// A plain topic.
     Topic(String),
+    /// Many topic filters.
+    Filters(Vec<String>),
     /// Membership of a group.
     Group(String),
     /// Signals to the client alone. Devices get them unasked.
@@ -93,9 +103,8 @@ impl Plan {
         let stream = StreamPlan {
             sender: format!("{name}-s"),
             answers,
-            receivers: ids(&name, "r", options.subscribers),
-            subscription,
-            slow: ids(&name, "slow", options.slow),
+            receivers: recipients(ids(&name, "r", options.subscribers), &subscription),
+            slow: recipients(ids(&name, "slow", options.slow), &subscription),
             sends: vec![Send { to, recipients: options.subscribers }],
         };
         Self {
@@ -113,8 +122,7 @@ impl Plan {
             StreamPlan {
                 sender: format!("{topic}-s"),
                 answers: None,
-                receivers: vec![format!("{topic}-r")],
-                subscription: Subscription::Topic(topic.clone()),
+                receivers: recipients(vec![format!("{topic}-r")], &Subscription::Topic(topic.clone())),
                 slow: Vec::new(),
                 sends: vec![Send { to: To::Topic(topic), recipients: 1 }],
             }
@@ -135,8 +143,7 @@ impl Plan {
             StreamPlan {
                 sender: format!("{name}-s"),
                 answers: Some(Subscription::Answers),
-                receivers: vec![receiver.clone()],
-                subscription: Subscription::Inbox,
+                receivers: recipients(vec![receiver.clone()], &Subscription::Inbox),
                 slow: Vec::new(),
                 sends: vec![Send { to: To::Client(receiver), recipients: 1 }],
             }
@@ -152,8 +159,8 @@ impl Plan {
     /// Signals to some of a group.
     pub fn groups(options: &GroupsOptions) -> Result<Self, BenchError> {
         let listed = options.only.or(options.except).unwrap_or_default();
-        let recipients = if options.only.is_some() { listed } else { options.members.saturating_sub(listed) };
-        if listed > options.members || recipients == 0 {
+        let each = if options.only.is_some() { listed } else { options.members.saturating_sub(listed) };
+        if listed > options.members || each == 0 {
             return Err(BenchError::Usage(format!(
                 "a list of {listed} of {} members leaves nobody to send to; raise --members",
                 options.members
@@ -161,20 +168,19 @@ impl Plan {
         }
         let streams = (0..options.groups).map(|number| {
             let group = unique(&format!("group{number}"));
-            let receivers = ids(&group, "r", options.members);
+            let members = ids(&group, "r", options.members);
             let sends = (0..LISTS).map(|turn| {
-                let list = receivers.iter().cycle().skip((turn * listed) as usize).take(listed as usize);
+                let list = members.iter().cycle().skip((turn * listed) as usize).take(listed as usize);
                 let list: Vec<String> = list.cloned().collect();
                 let (only, except) =
                     if options.only.is_some() { (list, Vec::new()) } else { (Vec::new(), list) };
-                Send { to: To::Group { name: group.clone(), only, except }, recipients }
+                Send { to: To::Group { name: group.clone(), only, except }, recipients: each }
             });
             StreamPlan {
                 sender: format!("{group}-s"),
                 answers: Some(Subscription::Answers),
                 sends: sends.collect(),
-                receivers,
-                subscription: Subscription::Group(group),
+                receivers: recipients(members, &Subscription::Group(group)),
                 slow: Vec::new(),
             }
         });
@@ -187,11 +193,65 @@ impl Plan {
             slow_rate: 0,
         })
     }
+
+    /// Many topic filters, and publishes that one of them matches: half are exact, a quarter have a `+`, a quarter end
+    /// with `#`.
+    pub fn subscriptions(options: &SubscriptionsOptions) -> Self {
+        let name = unique("subs");
+        let filters = options.clients * options.filters;
+        let filter = |number: u32| {
+            let (thing, floor) = (number / 4, number / 400);
+            match number % 4 {
+                0 => format!("{name}/floor-{floor}/thing-{thing}/state"),
+                1 => format!("{name}/floor-{floor}/thing-{thing}/set"),
+                2 => format!("{name}/floor-{floor}/+/alarm-{thing}"),
+                _ => format!("{name}/floor-{floor}/thing-{thing}/log/#"),
+            }
+        };
+        let sends = (0..TOPICS.min(filters)).map(|turn| {
+            // An odd stride, so that topics that follow each other aren't neighbours.
+            let filter = filter((u64::from(turn) * 7_919 % u64::from(filters)) as u32);
+            let topic = filter.replace('+', "thing").replace('#', "start");
+            Send { to: To::Topic(topic), recipients: 1 }
+        });
+        let receivers = (0..options.clients).map(|client| Recipient {
+            id: format!("{name}-r{client}"),
+            subscription: Subscription::Filters(
+                (client * options.filters..(client + 1) * options.filters).map(filter).collect(),
+            ),
+        });
+        let stream = StreamPlan {
+            sends: sends.collect(),
+            receivers: receivers.collect(),
+            sender: format!("{name}-s"),
+            answers: None,
+            slow: Vec::new(),
+        };
+        Self {
+            name: format!("{filters} subscriptions of {} clients", options.clients),
+            streams: vec![stream],
+            window: 64,
+            slow_rate: 0,
+        }
+    }
+
+    /// Topic filters of those who subscribe to many.
+    pub fn filters(&self) -> u64 {
+        let of = |recipient: &Recipient| match &recipient.subscription {
+            Subscription::Filters(filters) => filters.len() as u64,
+            _ => 0,
+        };
+        self.streams.iter().flat_map(|stream| &stream.receivers).map(of).sum()
+    }
 }
 
 /// A name that no other run uses at the same time.
 fn unique(kind: &str) -> String {
     format!("b{}-{kind}", std::process::id())
+}
+
+fn recipients(ids: Vec<String>, subscription: &Subscription) -> Vec<Recipient> {
+    ids.into_iter().map(|id| Recipient { id, subscription: subscription.clone() }).collect()
 }
 
 fn ids(name: &str, role: &str, count: u32) -> Vec<String> {

@@ -74,6 +74,31 @@ impl Sample {
     }
 }
 
+/// Refuses a measurement that this program, or the broker's if it is known, can't open so many sockets for.
+pub fn check_open_files(broker: Option<u32>, connections: u32) -> Result<(), BenchError> {
+    // Besides: listeners, pollers, files.
+    let needed = u64::from(connections) + 100;
+    let limits = [
+        ("self".to_owned(), "this program"),
+        (broker.map_or_else(String::new, |pid| pid.to_string()), "the broker"),
+    ];
+    for (pid, who) in limits.iter().filter(|(pid, _)| !pid.is_empty()) {
+        let Ok(limits) = fs::read_to_string(format!("/proc/{pid}/limits")) else { continue };
+        if let Some(most) = open_files(&limits).filter(|&most| most < needed) {
+            return Err(BenchError::Usage(format!(
+                "{who} may open {most} files, and {connections} connections need {needed}: start it after `ulimit -n {needed}`"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The soft limit; nothing where there is none.
+fn open_files(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// The fields utime and stime, 14 and 15. The second field is the program's name in brackets, which may hold anything.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
@@ -109,6 +134,17 @@ mod tests {
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 1 0 0 0 700 50 0 0 20 0 1 0 1 2 3";
         assert_eq!(ticks(stat), Some(750));
         assert_eq!(ticks("42 (a"), None);
+    }
+
+    #[test]
+    fn the_limit_of_open_files_is_the_soft_one() {
+        let limits = "Max processes             94937                94937                processes \n\
+                      Max open files            1024                 20000                files     \n";
+        assert_eq!(open_files(limits), Some(1024));
+        assert_eq!(
+            open_files("Max open files            unlimited            unlimited            files"),
+            None
+        );
     }
 
     #[test]

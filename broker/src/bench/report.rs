@@ -72,6 +72,9 @@ pub fn text(plan: &Plan, load: &Load, outcome: &Outcome) -> String {
             "  its memory   {} KiB, grown by {each:.2} KiB for each connection",
             usage.rss_kib
         ));
+        if let Some(bytes) = outcome.bytes_per_subscription {
+            line(format_args!("               {bytes:.0} bytes for each subscription"));
+        }
     }
     if let Some(slow) = outcome.slow {
         line(format_args!(
@@ -109,6 +112,7 @@ pub fn json(plan: &Plan, load: &Load, outcome: &Outcome) -> String {
             "involuntary_switches": usage.switches.involuntary,
             "rss_kib": usage.rss_kib,
             "kib_per_connection": outcome.kib_per_connection,
+            "bytes_per_subscription": outcome.bytes_per_subscription,
         })
     });
     let slow = outcome.slow.map(|slow| {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::open::explained;
 use super::options::StormOptions;
-use super::process::Sample;
+use super::process::{Sample, check_open_files};
 use super::report::per_second;
 use super::wire::{Event, KEEP_ALIVE, Wire};
 use super::{BenchError, say};
@@ -56,6 +56,7 @@ struct Storm<'a> {
 
 /// Runs the measurement.
 pub fn run(options: &StormOptions) -> Result<ExitCode, BenchError> {
+    check_open_files(options.pid, options.connections)?;
     let latency = Histogram::new_with_bounds(1, MAX_LATENCY, 3)
         .map_err(|error| BenchError::Usage(format!("no histogram: {error}")))?;
     let mut storm = Storm {

@@ -25,6 +25,8 @@ pub const KEEP_ALIVE: u16 = 3600;
 const DEVICE_WINDOW: u16 = 1024;
 /// Names that the gateway may announce to a device, for a few groups and senders. The generator counts without them.
 const DEVICE_NAMES: u16 = 8;
+/// Topic filters subscribed to in one go: within the window that the gateway gives a device.
+const FILTERS_AT_ONCE: usize = 16;
 /// The prefix of signals (T1).
 const PREFIX: &str = "sig";
 
@@ -109,42 +111,86 @@ impl Wire {
         }
     }
 
-    /// A subscription; `false` where this protocol needs none.
+    /// Subscribes, by requests that are sent one after the other's answer; none where this protocol needs none.
     pub fn subscribe(
         self,
         id: &str,
         subscription: &Subscription,
         qos: u8,
-        out: &mut Vec<u8>,
-    ) -> Result<bool, BenchError> {
-        if self.0 == Protocol::Device {
-            let frame = match subscription {
-                Subscription::Topic(filter) => Frame::Subscribe { at_least_once: qos > 0, filter },
-                Subscription::Group(group) => Frame::Join { group: NameRef::Inline(group) },
-                Subscription::Inbox | Subscription::Answers => return Ok(false),
+    ) -> Result<Vec<Request>, BenchError> {
+        let single;
+        let filter = match (subscription, self.0) {
+            (Subscription::Group(group), Protocol::Device) => {
+                return Ok(vec![Request::of(&[Frame::Join { group: NameRef::Inline(group) }])?]);
+            }
+            (Subscription::Inbox | Subscription::Answers, Protocol::Device) => return Ok(Vec::new()),
+            (Subscription::Filters(filters), _) => return self.subscribe_to(filters, qos),
+            (Subscription::Topic(filter), _) => filter,
+            (Subscription::Group(group), Protocol::Mqtt) => {
+                single = format!("{PREFIX}/g/{group}");
+                &single
+            }
+            (Subscription::Inbox, Protocol::Mqtt) => {
+                single = format!("{PREFIX}/c/{id}");
+                &single
+            }
+            (Subscription::Answers, Protocol::Mqtt) => {
+                single = format!("{PREFIX}/r/{id}");
+                &single
+            }
+        };
+        self.subscribe_to(std::slice::from_ref(filter), qos)
+    }
+
+    fn subscribe_to(self, filters: &[String], qos: u8) -> Result<Vec<Request>, BenchError> {
+        let requests = filters.chunks(FILTERS_AT_ONCE).map(|filters| {
+            if self.0 == Protocol::Device {
+                let subscribe = |filter| Frame::Subscribe { at_least_once: qos > 0, filter };
+                let frames: Vec<_> = filters.iter().map(|filter| subscribe(filter)).collect();
+                return Request::of(&frames);
+            }
+            let options = SubscriptionOptions::new(quality(qos));
+            let subscriptions: Vec<_> = filters.iter().map(|filter| (filter.as_str(), options)).collect();
+            let packet = Subscribe {
+                packet_id: NonZeroU16::MIN,
+                properties: Properties::EMPTY,
+                subscriptions: subscriptions.as_slice().into(),
             };
-            put_frame(&frame, out)?;
-            return Ok(true);
-        }
-        let filter = match subscription {
-            Subscription::Topic(filter) => filter.clone(),
-            Subscription::Group(group) => format!("{PREFIX}/g/{group}"),
-            Subscription::Inbox => format!("{PREFIX}/c/{id}"),
-            Subscription::Answers => format!("{PREFIX}/r/{id}"),
-        };
-        let subscriptions = [(filter.as_str(), SubscriptionOptions::new(quality(qos)))];
-        let packet = Subscribe {
-            packet_id: NonZeroU16::MIN,
-            properties: Properties::EMPTY,
-            subscriptions: (&subscriptions).into(),
-        };
-        put_packet(&Packet::Subscribe(packet), out)?;
-        Ok(true)
+            let mut bytes = Vec::new();
+            put_packet(&Packet::Subscribe(packet), &mut bytes)?;
+            Ok(Request { bytes, answers: 1 })
+        });
+        requests.collect()
     }
 
     /// Announces names; MQTT has none.
-    pub fn announce(self, handles: &Handles, out: &mut Vec<u8>) -> Result<(), BenchError> {
-        handles.frames().try_for_each(|frame| put_frame(&frame, out))
+    pub fn announce(self, handles: &Handles) -> Result<Request, BenchError> {
+        Request::of(&handles.frames().collect::<Vec<_>>())
+    }
+
+    /// A message at QoS 1 that the broker is to keep, or an empty one that takes it back.
+    pub fn retain(
+        self,
+        topic: &str,
+        payload: &[u8],
+        packet_id: NonZeroU16,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BenchError> {
+        if self.0 == Protocol::Device {
+            let topic = NameRef::Inline(topic);
+            let publish = DevicePublish { topic, at_least_once: true, retain: true, payload };
+            return put_frame(&Frame::Publish(publish), out);
+        }
+        let publish = Publish {
+            dup: false,
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            topic,
+            packet_id: Some(packet_id),
+            properties: Properties::EMPTY,
+            payload,
+        };
+        put_packet(&Packet::Publish(publish), out)
     }
 
     /// A message to be sent many times, with a payload of so many zeroes.
@@ -167,6 +213,23 @@ impl Wire {
     /// Whether the broker acknowledges messages to their sender.
     pub fn acknowledges(self, qos: u8) -> bool {
         qos > 0 || self.0 == Protocol::Device
+    }
+}
+
+/// What is asked before the load begins, with how many answers are to be waited for.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// The packets.
+    pub bytes: Vec<u8>,
+    /// Subscriptions that are confirmed, or numbered frames acknowledged.
+    pub answers: u32,
+}
+
+impl Request {
+    fn of(frames: &[Frame<'_>]) -> Result<Self, BenchError> {
+        let mut bytes = Vec::new();
+        frames.iter().try_for_each(|frame| put_frame(frame, &mut bytes))?;
+        Ok(Self { bytes, answers: frames.len() as u32 })
     }
 }
 
@@ -314,8 +377,9 @@ fn walk_mqtt(input: &[u8], out: &mut Vec<u8>, mut on: impl FnMut(Event<'_>)) -> 
                 Some(0) => on(Event::Connected(Terms::default())),
                 code => on(Event::Refused(format!("the connection, with return code {code:?}"))),
             },
-            SUBACK => match packet.get(4) {
-                Some(0..=2) => on(Event::Subscribed),
+            // Behind the packet identifier; with few filters, the length takes one byte.
+            SUBACK => match packet.get(4..).and_then(|codes| codes.iter().find(|&&code| code > 2)) {
+                None => on(Event::Subscribed),
                 code => on(Event::Refused(format!("a subscription, with return code {code:?}"))),
             },
             _ => {}

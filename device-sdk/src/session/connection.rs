@@ -89,7 +89,7 @@ impl<'a> Session<'a> {
             return Err(Reason::UnsupportedVersion);
         }
         if welcome.resumed {
-            if self.agreed.is_none() {
+            if self.agreed.is_none_or(|agreed| agreed.session != welcome.session) {
                 return Err(Reason::ProtocolError);
             }
             self.outbox.resume(welcome.received).map_err(|_| Reason::ProtocolError)?;

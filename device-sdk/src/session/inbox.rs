@@ -12,7 +12,7 @@
 use core::num::NonZeroU16;
 use core::ops::Range;
 
-use bugle_protocol::{Frame, Kind, MAX_NAME, NameKind, NameRef};
+use bugle_protocol::{Frame, Kind, MAX_NAME, NameKind, NameRef, announced_handle};
 use heapless::String;
 
 /// Stands for as many processed frames as its second byte says. No frame of this kind is ever kept.
@@ -269,23 +269,30 @@ impl<'a> Inbox<'a> {
         while let Some((head, length)) = self.item(at) {
             at += length;
             if let Head::Frame(Kind::NAME, body) = head
-                && let Ok(Frame::Name { handle, kind: found, name }) = Frame::decode(Kind::NAME, body)
-                && handle == wanted.get()
+                && announced_handle(body) == Some(wanted)
             {
-                latest = (found == kind).then_some(name);
+                latest = match Frame::decode(Kind::NAME, body) {
+                    Ok(Frame::Name { kind: found, name, .. }) if found == kind => Some(name),
+                    _ => None,
+                };
             }
         }
         latest
     }
 
     /// Applies an announcement at the head. What its handle stood for is gone even if the new name doesn't
-    /// fit.
+    /// fit or can't be read.
     pub(super) fn announce_head(&mut self) -> Result<(), Announce> {
         let body = match self.item(self.start) {
             Some((Head::Frame(_, body), _)) => body,
             _ => return Ok(()),
         };
         let Ok(Frame::Name { handle, kind, name }) = Frame::decode(Kind::NAME, body) else {
+            if let Some(handle) = announced_handle(body)
+                && let Some(slot) = self.names.get_mut(usize::from(handle.get()) - 1)
+            {
+                slot.0 = None;
+            }
             return Err(Announce::Malformed);
         };
         let name = String::try_from(name).ok().map(|name| (kind, name));

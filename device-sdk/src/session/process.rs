@@ -113,7 +113,7 @@ impl<'a> Session<'a> {
         while self.listens() {
             let fault = match inbox.next(self.max_body.into()) {
                 Next::Partial => return,
-                Next::Broken => Err(Reason::Malformed),
+                Next::Broken => Err(Reason::FrameTooLarge),
                 Next::Oversized(kind) if kind.is_optional() => {
                     inbox.skip_oversized(false);
                     Ok(())
@@ -170,6 +170,7 @@ impl<'a> Session<'a> {
                 inbox.keep(end);
                 return Ok(());
             }
+            Err(malformed) if malformed.field == "kind" => return Err(Reason::ProtocolError),
             Err(_) => return Err(Reason::Malformed),
         };
         // Shown again after a resume: its outcome is known already.

@@ -8,6 +8,7 @@ mod connections;
 mod credentials;
 mod device_and_mqtt;
 mod examples;
+mod framing_client;
 mod mosquitto;
 mod mqtt_refusals;
 mod operator;

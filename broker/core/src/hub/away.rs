@@ -50,6 +50,7 @@ impl Shard {
         let kept = client.session.take_kept();
         let foreign = kept.is_none();
         let waiting = std::mem::take(&mut client.mailbox);
+        let replays = client.replays.take();
         let will = client.will.take().filter(|_| with_will);
         let park = std::mem::replace(&mut client.park, Park::new(&self.limits, now));
         let expiry = client.session_expiry;
@@ -59,6 +60,7 @@ impl Shard {
         away.client_id = client.client_id.take();
         away.inbox = client.inbox.take();
         away.session_expiry = expiry;
+        away.replays = replays;
         away.foreign = foreign;
         let ends = (expiry != NEVER_EXPIRES).then(|| now + u64::from(expiry) * 1000);
         let fires = now + u64::from(will_delay) * 1000;
@@ -95,6 +97,7 @@ impl Shard {
         if same_protocol {
             client.session.adopt(old.session.take_kept());
             client.mailbox = old.mailbox;
+            client.replays = old.replays;
             self.counters.sessions_resumed += 1;
             return true;
         }

@@ -18,6 +18,10 @@ pub struct Counters {
     pub sessions_resumed: u64,
     /// Sessions that ended while their client was away, by expiry or by a clean start.
     pub sessions_ended: u64,
+    /// Retained messages.
+    pub retained_messages: u64,
+    /// Bytes of their topics, properties and payloads.
+    pub retained_bytes: u64,
     /// Groups with a member on this shard now.
     pub groups: u64,
     /// Connections that were let in.
@@ -68,6 +72,8 @@ impl Default for Counters {
             sessions_away: 0,
             sessions_resumed: 0,
             sessions_ended: 0,
+            retained_messages: 0,
+            retained_bytes: 0,
             groups: 0,
             connects: 0,
             takeovers: 0,
@@ -125,6 +131,8 @@ impl Counters {
         one("sessions_away", "Sessions kept now whose client is away", self.sessions_away, true);
         one("sessions_resumed", "Sessions that went on with a new connection", self.sessions_resumed, false);
         one("sessions_ended", "Sessions that ended while their client was away", self.sessions_ended, false);
+        one("retained_messages", "Retained messages", self.retained_messages, true);
+        one("retained_bytes", "Bytes of retained messages", self.retained_bytes, true);
         one("groups", "Groups with a member, summed over shards", self.groups, true);
         one("connects", "Connections let in", self.connects, false);
         one("takeovers", "Connections taken over by a newer one", self.takeovers, false);
@@ -161,7 +169,7 @@ impl Counters {
         macro_rules! sum {
             ($($field:ident)*) => { $(self.$field += other.$field;)* };
         }
-        sum!(clients sessions_away sessions_resumed sessions_ended groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
+        sum!(clients sessions_away sessions_resumed sessions_ended retained_messages retained_bytes groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
             publishes_overflowed publishes_expired publishes_abandoned observations_dropped
             receipts_abandoned wills wills_refused);
         self.count_session(&other.sessions);

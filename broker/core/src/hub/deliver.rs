@@ -157,7 +157,7 @@ impl Shard {
                 Some(ReceiptSlot { tracker, index })
             });
         }
-        let delivery = Delivery { outgoing: round.outgoing.clone(), reception, observed: false, slot };
+        let delivery = Delivery { slot, ..Delivery::new(round.outgoing.clone(), reception) };
         if let Err(refused) = self.mail(key, delivery, round.now) {
             match (refused.slot, round.tracker.and_then(|tracker| self.trackers.get_mut(tracker))) {
                 (Some(slot), Some(tracker)) => tracker.settle(slot.index, Settled::Final(Status::Overflow)),
@@ -209,8 +209,7 @@ impl Shard {
             {
                 continue;
             }
-            let delivery =
-                Delivery { outgoing: round.outgoing.clone(), reception, observed: true, slot: None };
+            let delivery = Delivery { observed: true, ..Delivery::new(round.outgoing.clone(), reception) };
             if let Err(refused) = self.mail(key, delivery, round.now) {
                 self.drop_delivery(&refused, Status::Overflow, round.now);
             }

@@ -16,12 +16,13 @@ impl Mailbox {
     /// Takes `delivery`, or gives it back when the mailbox has that many messages or bytes: that is OVERFLOW for
     /// the new one.
     ///
+    /// One message fits an empty mailbox whatever its size, which the longest packet bounds.
     /// The urgent lane has the same bounds for itself, so that what isn't urgent can't shut it.
     pub fn try_push(&mut self, delivery: Delivery, messages: usize, bytes: usize) -> Result<(), Delivery> {
         let size = size(&delivery);
         let urgent = delivery.outgoing.message.urgent;
         let lane = if urgent { &mut self.urgent } else { &mut self.normal };
-        if lane.len() >= messages || (!urgent && self.bytes + size > bytes) {
+        if lane.len() >= messages || (!urgent && !lane.is_empty() && self.bytes + size > bytes) {
             return Err(delivery);
         }
         self.bytes += size;
@@ -60,6 +61,11 @@ impl Mailbox {
     /// All that waits, urgent ones first.
     pub fn into_deliveries(self) -> impl Iterator<Item = Delivery> {
         self.urgent.into_iter().chain(self.normal)
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.urgent.len() + self.normal.len()
     }
 
     /// Whether nothing waits.

@@ -17,10 +17,11 @@ mod park;
 mod publish;
 mod rate;
 mod receipts;
+mod retained;
 mod send;
 mod subscribe;
 mod timers;
-mod topic_tree;
+pub mod topic_tree;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ use mailbox::Mailbox;
 use park::Park;
 use publish::Route;
 use receipts::Tracker;
+use retained::{Replay, Retained, WaitingPublish};
 use send::InFlight;
 use subscribe::{LocalInterest, PendingSubscribe};
 use timers::{Timer, Timers};
@@ -53,6 +55,8 @@ slotmap::new_key_type! {
     pub struct ConnectionKey;
     /// A send whose sender waits to hear of it.
     pub struct SendKey;
+    /// A publish that waits until every shard retains it.
+    pub struct PublishKey;
     /// A subscribe that waits until every shard knows of it.
     struct SubscribeKey;
 }
@@ -122,6 +126,9 @@ struct Client {
     /// Its last connection was of another protocol than its session's.
     foreign: bool,
     park: Park,
+    /// Retained messages that it is still to get; boxed, since nearly all the time there are none.
+    #[expect(clippy::box_collection, reason = "a quarter of the room where there is none")]
+    replays: Option<Box<VecDeque<Replay>>>,
     open_receipts: usize,
     /// It is in the queue of those with something to write.
     dirty: bool,
@@ -152,6 +159,7 @@ impl Client {
             away: None,
             foreign: false,
             park: Park::new(limits, now),
+            replays: None,
             open_receipts: 0,
             dirty: false,
             timer: None,
@@ -186,6 +194,8 @@ pub struct Shard {
     peer_observing: usize,
     subscribes: SlotMap<SubscribeKey, PendingSubscribe>,
 
+    retained: Retained,
+    publishes: SlotMap<PublishKey, WaitingPublish>,
     sends: SlotMap<SendKey, InFlight>,
     trackers: SlotMap<DefaultKey, Tracker>,
     signals: u64,
@@ -231,6 +241,8 @@ impl Shard {
             peer_topics: TopicTree::default(),
             peer_observing: 0,
             subscribes: SlotMap::with_key(),
+            retained: Retained::default(),
+            publishes: SlotMap::with_key(),
             sends: SlotMap::with_key(),
             trackers: SlotMap::new(),
             signals: 0,
@@ -290,6 +302,10 @@ impl Shard {
         match message {
             PeerMessage::Signal(envelope) => self.deliver_for_peer(from, &envelope, now),
             PeerMessage::Publish(message) => self.deliver_publish(&message, now),
+            PeerMessage::Retain { message, version, publish } => {
+                self.handle_retain(from, &message, version, publish, now);
+            }
+            PeerMessage::Retained { publish } => self.handle_retained(publish, now),
             PeerMessage::Taken { send, report } => self.handle_taken(send, report, now),
             PeerMessage::Finished { send, report } => self.handle_finished(send, report, now),
             PeerMessage::Interest { key, added } => self.handle_interest(from, key, added),
@@ -348,6 +364,9 @@ impl Shard {
         now: Instant,
     ) -> Transmit {
         let start = out.len();
+        if self.clients.get(key).is_some_and(|client| client.replays.is_some()) {
+            self.refill(key, now);
+        }
         let Some(client) = self.clients.get_mut(key) else { return Transmit::Close };
         let mut expired = Vec::new();
         if client.out.capacity() > 0 {
@@ -374,7 +393,9 @@ impl Shard {
         client.session.poll_transmit(out, now);
         let transmit = if client.session.is_closing() {
             Transmit::Close
-        } else if client.session.has_resends() || (client.session.has_room() && !client.mailbox.is_empty()) {
+        } else if client.session.has_resends()
+            || (client.session.has_room() && (!client.mailbox.is_empty() || client.replays.is_some()))
+        {
             Transmit::More
         } else {
             Transmit::Drained

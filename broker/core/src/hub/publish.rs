@@ -50,6 +50,15 @@ enum Publisher<'a> {
     Known(&'a Identity),
 }
 
+/// What became of an accepted publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Published {
+    /// All of it is done.
+    Done,
+    /// It is answered when every shard retains it.
+    Waits,
+}
+
 impl Shard {
     /// A message to a plain topic from a client. Without a `request` nobody waits for the answer.
     pub(super) fn handle_publish(
@@ -59,9 +68,9 @@ impl Shard {
         publication: &Publication<'_>,
         now: Instant,
     ) {
-        match (self.publish_from(key, publication, now), request) {
-            (Ok(()), Some(request)) => self.reply(key, Reply::Done(request), now),
-            (Ok(()), None) => {}
+        match (self.publish_from(key, publication, request, now), request) {
+            (Ok(Published::Done), Some(request)) => self.reply(key, Reply::Done(request), now),
+            (Ok(_), _) => {}
             (Err(refusal), Some(request)) => self.refuse(key, request, refusal, now),
             (Err(refusal), None) => self.counters.count_refusal(refusal.reason),
         }
@@ -71,15 +80,17 @@ impl Shard {
         &mut self,
         key: ConnectionKey,
         publication: &Publication<'_>,
+        request: Option<RequestId>,
         now: Instant,
-    ) -> Result<(), Refusal> {
-        let Some(client) = self.clients.get_mut(key) else { return Ok(()) };
+    ) -> Result<Published, Refusal> {
+        let Some(client) = self.clients.get_mut(key) else { return Ok(Published::Done) };
         let route = match client.route.take() {
             Some(route) if self.is_current(&route, &publication.topic) => route,
             _ => Box::new(self.find_route(key, &publication.topic)?),
         };
         let posting = Posting { view: publication.view(), publisher: Publisher::Here(key), outgoing: None };
-        let result = self.publish_along(&route, posting, now);
+        let waits = request.map(|request| (key, request));
+        let result = self.publish_along(&route, posting, waits, now);
         if let Some(client) = self.clients.get_mut(key) {
             client.route = Some(route);
         }
@@ -111,9 +122,15 @@ impl Shard {
         })
     }
 
-    fn publish_along(&mut self, route: &Route, posting: Posting<'_>, now: Instant) -> Result<(), Refusal> {
+    fn publish_along(
+        &mut self,
+        route: &Route,
+        posting: Posting<'_>,
+        waits: Option<(ConnectionKey, RequestId)>,
+        now: Instant,
+    ) -> Result<Published, Refusal> {
         let mut posting = posting;
-        self.forward_publish(&route.peers, &mut posting)?;
+        let published = self.forward_publish(&route.peers, &mut posting, waits, now)?;
         match &route.subscribers {
             Some(few) => {
                 self.encodings.clear();
@@ -126,7 +143,7 @@ impl Shard {
             }
             None => self.post(posting, now),
         }
-        Ok(())
+        Ok(published)
     }
 
     /// A message of the gateway's own accord: a will.
@@ -145,7 +162,7 @@ impl Shard {
         let peers = self.subscribed_peers(topic);
         let mut posting =
             Posting { view: message.view(), publisher: Publisher::Known(publisher), outgoing: None };
-        self.forward_publish(&peers, &mut posting)?;
+        self.forward_publish(&peers, &mut posting, None, now)?;
         self.post(posting, now);
         Ok(())
     }
@@ -174,7 +191,21 @@ impl Shard {
         peers
     }
 
-    fn forward_publish(&mut self, peers: &[ShardIndex], posting: &mut Posting<'_>) -> Result<(), Refusal> {
+    /// Sends a message on its way to the other shards: to those with subscribers or, if it is to be retained, to
+    /// all of them.
+    fn forward_publish(
+        &mut self,
+        peers: &[ShardIndex],
+        posting: &mut Posting<'_>,
+        waits: Option<(ConnectionKey, RequestId)>,
+        now: Instant,
+    ) -> Result<Published, Refusal> {
+        if let OriginView::Topic { retain: true, .. } = posting.view.origin {
+            let message = self.outgoing(posting).message.clone();
+            self.check_retained(&message)?;
+            self.counters.publishes += 1;
+            return Ok(self.retain(&message, waits, now));
+        }
         if peers.iter().any(|&peer| !self.backbone.has_room(peer)) {
             return Err(Refusal::new(Reason::Overflow, "the queue to a part of the gateway is full"));
         }
@@ -183,7 +214,7 @@ impl Shard {
             let message = self.outgoing(posting).message.clone();
             self.backbone.forward(peer, PeerMessage::Publish(message));
         }
-        Ok(())
+        Ok(Published::Done)
     }
 
     /// Gives a message to its subscribers here, once to each however many of its filters match.
@@ -276,7 +307,7 @@ impl Shard {
 
     fn queue(&mut self, posting: &mut Posting<'_>, key: ConnectionKey, reception: Reception, now: Instant) {
         let outgoing = self.outgoing(posting).clone();
-        let delivery = Delivery { outgoing, reception, observed: false, slot: None };
+        let delivery = Delivery::new(outgoing, reception);
         if let Err(refused) = self.mail(key, delivery, now) {
             self.drop_delivery(&refused, Status::Overflow, now);
         }

@@ -8,7 +8,7 @@ use crate::backbone::{Backbone, InterestKey, PeerMessage, ShardIndex};
 use crate::model::{
     Filter, GroupName, Instant, QoS, Reason, Reception, Refusal, Reply, RequestId, SubscribeItem,
 };
-use crate::mqtt::topic;
+use crate::mqtt::{RetainHandling, topic};
 use crate::rules::{Action, Object};
 
 /// This shard's interest in a group or filter.
@@ -29,6 +29,8 @@ pub(super) struct PendingSubscribe {
     request: RequestId,
     results: Vec<Result<QoS, Refusal>>,
     awaited: usize,
+    /// Filters whose retained messages come after the answer.
+    replays: Vec<(Arc<str>, Reception)>,
 }
 
 impl Shard {
@@ -39,8 +41,13 @@ impl Shard {
         items: Vec<Result<SubscribeItem, Refusal>>,
         now: Instant,
     ) {
-        let pending =
-            self.subscribes.insert(PendingSubscribe { key, request, results: Vec::new(), awaited: 0 });
+        let pending = self.subscribes.insert(PendingSubscribe {
+            key,
+            request,
+            results: Vec::new(),
+            awaited: 0,
+            replays: Vec::new(),
+        });
         let mut results = Vec::with_capacity(items.len());
         for item in items {
             let result = item.and_then(|item| self.subscribe(key, pending, item));
@@ -110,6 +117,14 @@ impl Shard {
                 if let Some(client) = self.clients.get_mut(key) {
                     client.filters.insert(filter.clone());
                 }
+                let replays = match item.retained {
+                    RetainHandling::SendAtSubscribe => true,
+                    RetainHandling::SendIfNew => is_new,
+                    RetainHandling::DoNotSend => false,
+                };
+                if let Some(pending) = self.subscribes.get_mut(pending).filter(|_| replays) {
+                    pending.replays.push((filter.clone(), reception));
+                }
                 self.add_interest(InterestKey::Filter(filter), is_new, pending);
             }
         }
@@ -154,7 +169,11 @@ impl Shard {
             let was_there = match filter {
                 Filter::Inbox => client.inbox.take().is_some(),
                 Filter::Group(group) => client.groups.swap_remove(group),
-                Filter::Topic(filter) => client.filters.swap_remove(filter),
+                Filter::Topic(filter) => {
+                    let was_there = client.filters.swap_remove(filter);
+                    self.end_replay(key, filter);
+                    was_there
+                }
             };
             if was_there {
                 self.forget(key, filter, now);
@@ -314,6 +333,9 @@ impl Shard {
             && let Some(subscribe) = self.subscribes.remove(pending)
         {
             self.reply(subscribe.key, Reply::Subscribed(subscribe.request, subscribe.results), now);
+            for (filter, reception) in subscribe.replays {
+                self.begin_replay(subscribe.key, filter, reception, now);
+            }
         }
     }
 }

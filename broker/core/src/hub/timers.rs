@@ -18,6 +18,8 @@ pub(super) enum Timer {
     Receipt(DefaultKey),
     /// Sends that clients left parked when they went.
     Departed,
+    /// The next retained message to expire.
+    Retained,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +77,7 @@ impl Shard {
         while let Some((at, timer)) = self.timers.pop_due(now) {
             match timer {
                 Timer::Departed => self.release_departed(now),
+                Timer::Retained => self.expire_retained(now),
                 Timer::Receipt(tracker) => self.finish_tracker(tracker, now),
                 Timer::Client(key) => {
                     let Some(client) = self.clients.get_mut(key) else { continue };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{
     ClientId, GroupName, Identity, Message, Publication, QoS, ReceiptReport, Reception, Refusal, Signal,
 };
+use crate::mqtt::RetainHandling;
 
 /// A session's own number for a request, given back with the answer: an MQTT packet identifier (0 where
 /// there is none) or the number of a device's frame.
@@ -166,6 +167,8 @@ pub struct SubscribeItem {
     pub filter: Filter,
     /// How.
     pub reception: Reception,
+    /// Whether retained messages come first; of a topic filter only.
+    pub retained: RetainHandling,
 }
 
 /// What the hub answers.

@@ -40,6 +40,10 @@ pub struct Limits {
     pub offline_full: OfflineFull,
     /// Seconds for which any session is kept at most while its client is away; `u32::MAX` is for ever.
     pub session_expiry_max: u32,
+    /// Retained messages.
+    pub retained_messages: usize,
+    /// Bytes of topics, properties and payloads of retained messages.
+    pub retained_bytes: usize,
     /// Envelopes that wait between two shards.
     pub fifo_envelopes: usize,
     /// Groups that one client may be in.
@@ -74,6 +78,8 @@ impl Default for Limits {
             offline_bytes: 1024 * 1024,
             offline_full: OfflineFull::RefuseNewest,
             session_expiry_max: u32::MAX,
+            retained_messages: 1_000_000,
+            retained_bytes: 256 * 1024 * 1024,
             fifo_envelopes: 8192,
             groups_per_client: 256,
             filters_per_client: 1024,

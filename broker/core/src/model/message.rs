@@ -355,6 +355,11 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// A message for a recipient that was addressed or has subscribed, of which nobody waits to hear.
+    pub fn new(outgoing: Rc<Outgoing>, reception: Reception) -> Self {
+        Self { outgoing, reception, observed: false, slot: None }
+    }
+
     /// Whether its deadline is past.
     pub fn is_expired(&self, now: Instant) -> bool {
         self.outgoing.message.deadline.is_some_and(|deadline| deadline <= now)

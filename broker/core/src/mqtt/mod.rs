@@ -32,6 +32,7 @@
 mod decode;
 mod encode;
 mod error;
+mod line;
 mod packet;
 mod properties;
 mod property_writer;

@@ -9,10 +9,11 @@ use bugle_protocol::{
     WillFrame, auth, is_name, split,
 };
 
-use super::{Heard, Options, Outcome, Receipt, Received, SendSpec, Ticket, Will};
+use super::{Framing, Heard, Options, Outcome, Receipt, Received, SendSpec, Ticket, Will};
 
 pub struct Device {
     id: String,
+    now: u64,
     inline: bool,
     acks: bool,
     /// Numbered frames so far, and how many of them are acknowledged.
@@ -23,7 +24,7 @@ pub struct Device {
     unacknowledged: u32,
     holding: bool,
     /// It wrote bytes that it doesn't know the meaning of.
-    pub astray: bool,
+    astray: bool,
     /// Announced, by handle - 1.
     announced: Vec<(NameKind, String)>,
     names: BTreeMap<u16, String>,
@@ -103,6 +104,7 @@ impl Device {
         hello(id, &options, out);
         Self {
             id: id.into(),
+            now: 0,
             inline: options.inline,
             acks: options.acks,
             sent: 0,
@@ -116,74 +118,86 @@ impl Device {
             parts: BTreeMap::new(),
         }
     }
+}
 
-    pub fn join(&mut self, group: &str, out: &mut Vec<u8>) -> Ticket {
+impl Framing for Device {
+    fn handle_time(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    fn go_astray(&mut self) {
+        self.astray = true;
+    }
+
+    fn join(&mut self, group: &str, out: &mut Vec<u8>) -> Ticket {
         let group = self.refer(group, NameKind::Group, out);
         self.put_numbered(&Frame::Join { group }, out)
     }
 
-    pub fn leave(&mut self, group: &str, out: &mut Vec<u8>) -> Ticket {
+    fn leave(&mut self, group: &str, out: &mut Vec<u8>) -> Ticket {
         let group = self.refer(group, NameKind::Group, out);
         self.put_numbered(&Frame::Leave { group }, out)
     }
 
-    pub fn subscribe(&mut self, filter: &str, qos: u8, out: &mut Vec<u8>) -> Ticket {
+    fn subscribe(&mut self, filter: &str, qos: u8, out: &mut Vec<u8>) -> Ticket {
         self.put_numbered(&Frame::Subscribe { at_least_once: qos > 0, filter }, out)
     }
 
-    pub fn unsubscribe(&mut self, filter: &str, out: &mut Vec<u8>) -> Ticket {
+    fn unsubscribe(&mut self, filter: &str, out: &mut Vec<u8>) -> Ticket {
         self.put_numbered(&Frame::Unsubscribe { filter }, out)
     }
 
-    pub fn publish(&mut self, topic: &str, payload: &[u8], retain: bool, out: &mut Vec<u8>) -> Ticket {
+    fn publish(&mut self, topic: &str, payload: &[u8], retain: bool, out: &mut Vec<u8>) -> Ticket {
         let topic = self.refer(topic, NameKind::Topic, out);
         self.put_numbered(&Frame::Publish(Publish { topic, at_least_once: true, retain, payload }), out)
     }
 
-    pub fn send(&mut self, spec: &SendSpec, out: &mut Vec<u8>) -> Ticket {
+    fn send(&mut self, spec: &SendSpec, out: &mut Vec<u8>) -> Ticket {
         let mut body = Vec::new();
         with_send(spec, |name, kind| self.refer(name, kind, out), |send| put(&send, &mut body));
         out.extend(body);
         self.count()
     }
 
-    pub fn ping(&mut self, out: &mut Vec<u8>) -> Ticket {
+    fn ping(&mut self, out: &mut Vec<u8>) -> Ticket {
         put(&Frame::Ping { token: Some(7) }, out);
         Ticket(0)
     }
 
-    pub fn bye(&mut self, out: &mut Vec<u8>) -> Ticket {
+    fn bye(&mut self, out: &mut Vec<u8>) -> Ticket {
         put(&Frame::Bye { reason: Reason::Normal, text: "" }, out);
         Ticket(0)
     }
 
-    pub fn ack_again(&mut self, out: &mut Vec<u8>) -> Ticket {
+    fn ack_again(&mut self, out: &mut Vec<u8>) -> Ticket {
         (self.acks, self.holding) = (true, false);
         self.acknowledge(out);
         Ticket(0)
     }
 
     /// A frame is accepted when it is acknowledged and wasn't refused before that.
-    pub fn outcome(&self, ticket: Ticket) -> Option<Outcome> {
+    fn outcome(&self, ticket: Ticket) -> Option<Outcome> {
         (ticket.0 < self.acknowledged).then(|| match self.refused.get(&ticket.0) {
             Some((reason, retry_after)) => Outcome::Refused(reason.name().into(), *retry_after),
             None => Outcome::Accepted,
         })
     }
 
-    pub fn handle_bytes(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>, heard: &mut Heard, now: u64) {
+    fn handle_bytes(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>, heard: &mut Heard) {
         let mut used = 0;
         while let Some(raw) = split(&input[used..], MAX_BODY).unwrap() {
             used += raw.length;
-            self.handle_frame(&raw, out, heard, now);
+            self.handle_frame(&raw, out, heard);
         }
         input.drain(..used);
         if !self.holding {
             self.acknowledge(out);
         }
     }
+}
 
-    fn handle_frame(&mut self, raw: &RawFrame<'_>, out: &mut Vec<u8>, heard: &mut Heard, now: u64) {
+impl Device {
+    fn handle_frame(&mut self, raw: &RawFrame<'_>, out: &mut Vec<u8>, heard: &mut Heard) {
         assert!(raw.body.len() <= MAX_BODY && heard.end.is_none(), "nothing comes after BYE");
         self.unacknowledged += u32::from(raw.kind.is_numbered());
         let name = |name: NameRef<'_>, names: &BTreeMap<u16, String>| match name {
@@ -237,7 +251,7 @@ impl Device {
             }
             Frame::Delivery(delivery) => {
                 self.holding |= !self.acks;
-                let ttl = delivery.deadline.map(|deadline| u64::from(deadline.wrapping_sub(now as u32)));
+                let ttl = delivery.deadline.map(|deadline| u64::from(deadline.wrapping_sub(self.now as u32)));
                 let group = delivery.group.map(|group| name(group, &self.names));
                 assert_eq!(group.is_none(), delivery.mode == Mode::One);
                 heard.received.push(Received {

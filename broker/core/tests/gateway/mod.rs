@@ -6,6 +6,7 @@
 
 mod device;
 mod mqtt;
+mod python;
 mod send_spec;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -44,13 +45,15 @@ pub fn rules(json: &str) -> Rules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Device,
+    /// The compact framing too, by the client that was written from docs/protocol.md alone.
+    Python,
     Mqtt4,
     Mqtt5,
 }
 
 impl Kind {
     pub fn is_mqtt(self) -> bool {
-        self != Self::Device
+        matches!(self, Self::Mqtt4 | Self::Mqtt5)
     }
 }
 
@@ -185,9 +188,30 @@ pub struct Heard {
     log: Vec<String>,
 }
 
+/// A client of the compact framing.
+trait Framing {
+    /// The clock of what follows, in milliseconds.
+    fn handle_time(&mut self, now: u64);
+    /// Bytes that it doesn't know are written for it.
+    fn go_astray(&mut self) {}
+    fn join(&mut self, group: &str, out: &mut Vec<u8>) -> Ticket;
+    fn leave(&mut self, group: &str, out: &mut Vec<u8>) -> Ticket;
+    fn subscribe(&mut self, filter: &str, qos: u8, out: &mut Vec<u8>) -> Ticket;
+    fn unsubscribe(&mut self, filter: &str, out: &mut Vec<u8>) -> Ticket;
+    fn publish(&mut self, topic: &str, payload: &[u8], retain: bool, out: &mut Vec<u8>) -> Ticket;
+    fn send(&mut self, spec: &SendSpec, out: &mut Vec<u8>) -> Ticket;
+    fn ping(&mut self, out: &mut Vec<u8>) -> Ticket;
+    fn bye(&mut self, out: &mut Vec<u8>) -> Ticket;
+    /// Acknowledges what was held back, and what comes.
+    fn ack_again(&mut self, out: &mut Vec<u8>) -> Ticket;
+    /// What it was told of a request, if that is there.
+    fn outcome(&self, ticket: Ticket) -> Option<Outcome>;
+    fn handle_bytes(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>, heard: &mut Heard);
+}
+
 enum Speaker {
-    Device(device::Device),
-    Mqtt(mqtt::Mqtt),
+    Framing(Box<dyn Framing>),
+    Mqtt(Box<mqtt::Mqtt>),
     /// Only listens.
     Nobody,
 }
@@ -276,8 +300,14 @@ impl Gateway {
     pub fn try_connect(&mut self, kind: Kind, id: &str, options: Options) -> Result<Who, String> {
         let mut out = Vec::new();
         let speaker = match kind {
-            Kind::Device => Speaker::Device(device::Device::new(id, options, &mut out)),
-            Kind::Mqtt4 | Kind::Mqtt5 => Speaker::Mqtt(mqtt::Mqtt::new(kind, id, options, &mut out)),
+            Kind::Device => Speaker::Framing(Box::new(device::Device::new(id, options, &mut out))),
+            Kind::Python => {
+                let now = self.now.as_millis();
+                Speaker::Framing(Box::new(python::Python::new(id, &options, now, &mut out)))
+            }
+            Kind::Mqtt4 | Kind::Mqtt5 => {
+                Speaker::Mqtt(Box::new(mqtt::Mqtt::new(kind, id, options, &mut out)))
+            }
         };
         let who = self.open(speaker, &out);
         self.pump();
@@ -296,7 +326,7 @@ impl Gateway {
     pub fn connect_deaf(&mut self, kind: Kind, id: &str) -> Who {
         let mut out = Vec::new();
         match kind {
-            Kind::Device => device::hello(id, &Options::default(), &mut out),
+            Kind::Device | Kind::Python => device::hello(id, &Options::default(), &mut out),
             Kind::Mqtt4 | Kind::Mqtt5 => drop(mqtt::Mqtt::new(kind, id, Options::default(), &mut out)),
         }
         self.raw(&out)
@@ -339,8 +369,8 @@ impl Gateway {
     pub fn start_write(&mut self, who: Who, bytes: &[u8]) {
         let client = &mut self.clients[who.0];
         client.to_gateway.extend(bytes);
-        if let Speaker::Device(device) = &mut client.speaker {
-            device.astray = true;
+        if let Speaker::Framing(device) = &mut client.speaker {
+            device.go_astray();
         }
     }
 
@@ -449,7 +479,7 @@ impl Gateway {
     /// The outcome of a request, if it is there.
     pub fn outcome(&self, who: Who, ticket: Ticket) -> Option<Outcome> {
         match &self.clients[who.0].speaker {
-            Speaker::Device(device) => device.outcome(ticket),
+            Speaker::Framing(device) => device.outcome(ticket),
             Speaker::Mqtt(mqtt) => mqtt.outcome(ticket),
             Speaker::Nobody => None,
         }
@@ -595,7 +625,10 @@ impl Gateway {
         client.from_gateway.append(&mut written);
         let (mut out, input, now) = (Vec::new(), &mut client.from_gateway, self.now.as_millis());
         match &mut client.speaker {
-            Speaker::Device(device) => device.handle_bytes(input, &mut out, &mut client.heard, now),
+            Speaker::Framing(device) => {
+                device.handle_time(now);
+                device.handle_bytes(input, &mut out, &mut client.heard);
+            }
             Speaker::Mqtt(mqtt) => mqtt.handle_bytes(input, &mut out, &mut client.heard),
             Speaker::Nobody => {}
         }
@@ -624,13 +657,16 @@ impl Gateway {
     fn either(
         &mut self,
         who: Who,
-        device_does: impl FnOnce(&mut device::Device, &mut Vec<u8>) -> Ticket,
+        device_does: impl FnOnce(&mut dyn Framing, &mut Vec<u8>) -> Ticket,
         mqtt_does: impl FnOnce(&mut mqtt::Mqtt, &mut Vec<u8>) -> Ticket,
     ) -> Ticket {
         let client = &mut self.clients[who.0];
         let mut out = Vec::new();
         let ticket = match &mut client.speaker {
-            Speaker::Device(device) => device_does(device, &mut out),
+            Speaker::Framing(device) => {
+                device.handle_time(self.now.as_millis());
+                device_does(device.as_mut(), &mut out)
+            }
             Speaker::Mqtt(mqtt) => mqtt_does(mqtt, &mut out),
             Speaker::Nobody => panic!("a listener does nothing"),
         };

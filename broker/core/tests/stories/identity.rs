@@ -28,7 +28,7 @@ pub fn s1_takeover(run: Run) {
 
 pub fn s1_plain_client(run: Run) {
     if !run.from.is_mqtt() {
-        let refused = Stage::open(run).gateway.try_connect(Kind::Device, "an app", Options::default());
+        let refused = Stage::open(run).gateway.try_connect(run.from, "an app", Options::default());
         return assert_eq!(refused, Err("BAD_NAME".into()));
     }
     let mut stage = Stage::open(run);

@@ -41,6 +41,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("S8 a full window fills the mailbox", receipts::s8_window),
     ("S8 a complete receipt leaves nothing that waits for its ttl", receipts::s8_nothing_left),
     ("S9 past its ttl a signal is dropped from the mailbox", receipts::s9_expires),
+    ("S9 a client refuses what isn't surely in time", receipts::s9_not_surely),
     ("S9 the remaining time comes with the delivery", receipts::s9_remaining),
     ("S11 in order over all modes", order::s11_order),
     ("S11 joins and leaves are ordered with the own sends", order::s11_own_joins),

@@ -28,11 +28,16 @@ fn a_malformed_numbered_frame_is_refused_and_a_malformed_control_frame_ends_the_
         script.expect(&[refused(0, Reason::Malformed), Frame::Ack { frames: 1 }]);
     }
     // A refusal is among them: refusing it in turn could go on for ever.
-    for control in [&[0x03, 1, 0][..], &[0x20, 1, 9], &[0x0A, 0], &[0x02, 1, 1]] {
+    for (control, reason) in [
+        (&[0x03, 1, 0][..], Reason::Malformed),
+        (&[0x20, 1, 9], Reason::Malformed),
+        (&[0x02, 1, 1], Reason::Malformed),
+        (&[0x0A, 0], Reason::ProtocolError),
+    ] {
         let mut script = Script::online();
         script.raw(control);
-        script.expect(&[Frame::Bye { reason: Reason::Malformed, text: "" }]);
-        assert_eq!(script.closed(), Some(Disconnect::Broken(Reason::Malformed)));
+        script.expect(&[Frame::Bye { reason, text: "" }]);
+        assert_eq!(script.closed(), Some(Disconnect::Broken(reason)));
         script.raw(b"whatever follows is not looked at");
     }
 }
@@ -75,7 +80,7 @@ fn a_delivery_over_the_limit_is_refused_and_the_next_arrives() {
 #[test]
 fn lengths_without_end_and_oversized_control_frames_end_the_connection() {
     for (bytes, reason) in [
-        (&[0x22, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF][..], Reason::Malformed),
+        (&[0x22, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF][..], Reason::FrameTooLarge),
         (&[0x03, 0xFF, 0xFF, 0x03], Reason::FrameTooLarge),
         (&[0x10, 0xFF, 0xFF, 0x03], Reason::FrameTooLarge),
         (&[0x20, 0xFF, 0xFF, 0x03], Reason::FrameTooLarge),
@@ -84,6 +89,20 @@ fn lengths_without_end_and_oversized_control_frames_end_the_connection() {
         script.raw(bytes);
         script.expect(&[Frame::Bye { reason, text: "" }]);
     }
+}
+
+#[test]
+fn a_name_that_cannot_be_read_leaves_its_handle_empty() {
+    let mut script = Script::online();
+    script.gateway(&Frame::Name { handle: 2, kind: NameKind::Client, name: "panel" });
+    script.raw(b"\x10\x04\x02\x01\xFC\xFF");
+    script.raw(b"\x22\x03\x00\x02x");
+    assert!(script.take().is_none(), "it isn't from the panel");
+    script.expect(&[
+        refused(1, Reason::Malformed),
+        refused(2, Reason::UnknownHandle),
+        Frame::Ack { frames: 3 },
+    ]);
 }
 
 #[test]

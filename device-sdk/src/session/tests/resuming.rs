@@ -162,9 +162,11 @@ fn a_resume_that_nobody_asked_for_or_that_lies_is_a_protocol_error() {
     script.gateway(&Frame::Welcome(Welcome { resumed: true, ..welcome() }));
     script.expect(&[Frame::Bye { reason: Reason::ProtocolError, text: "" }]);
 
-    let mut script = Script::online();
-    script.sent("a");
-    resume(&mut script).unwrap();
-    script.gateway(&Frame::Welcome(Welcome { resumed: true, received: 3, ..welcome() }));
-    script.expect(&[Frame::Bye { reason: Reason::ProtocolError, text: "" }]);
+    for (received, session) in [(3, 7), (1, 8)] {
+        let mut script = Script::online();
+        script.sent("a");
+        resume(&mut script).unwrap();
+        script.gateway(&Frame::Welcome(Welcome { resumed: true, received, session, ..welcome() }));
+        script.expect(&[Frame::Bye { reason: Reason::ProtocolError, text: "" }]);
+    }
 }

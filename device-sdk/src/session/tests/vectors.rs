@@ -60,7 +60,7 @@ fn golden_vectors_of_the_gateway_are_answered_as_the_document_says() {
             _ => None,
         });
         match vector.answer.strip_prefix("BYE ") {
-            Some(reason) => assert!(goodbye.is_some(), "{}: not ended with {reason}", vector.name),
+            Some(reason) => assert_eq!(goodbye, Some(reason), "{}", vector.name),
             None if vector.answer.is_empty() || vector.answer.starts_with("REFUSED") => {
                 assert_eq!(goodbye, None, "{}", vector.name);
             }

@@ -5,8 +5,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use bugle_protocol::{
-    Frame, Hello, Kind, MAX_PAYLOAD, MAX_TOPIC, MIN_DEVICE_BODY, NameKind, NameList, NameRef, Publish,
-    RawFrame, Reason, Send, Status, Target as WireTarget, VERSION, is_name,
+    Frame, Hello, Kind, MAX_PAYLOAD, MAX_TOPIC, MIN_DEVICE_BODY, Malformed, NameKind, NameList, NameRef,
+    Publish, RawFrame, Reason, Send, Status, Target as WireTarget, VERSION, announced_handle, is_name,
 };
 use bytes::Bytes;
 
@@ -18,11 +18,12 @@ use crate::model::{
     Publication, QoS, Reception, RecipientList, Refusal, RequestId, Settled, Signal, SignalOptions,
     SubscribeItem, Target, Text, Will,
 };
-use crate::mqtt::topic;
+use crate::mqtt::{RetainHandling, topic};
 
 impl DeviceSession {
     pub(super) fn handle_frame<'i>(&mut self, raw: RawFrame<'i>, now: Instant) -> Option<Command<'i>> {
         match &self.phase {
+            Phase::AwaitingHello | Phase::AwaitingProof(..) if raw.kind.is_optional() => None,
             Phase::AwaitingHello => self.handle_hello(raw),
             Phase::AwaitingProof(..) => self.handle_proof(raw),
             Phase::Connected(_) if raw.kind.is_numbered() => self.handle_numbered(raw),
@@ -49,14 +50,20 @@ impl DeviceSession {
                     None
                 }
             },
-            Ok(_) => {
-                self.bye(Reason::ProtocolError, "the first frame is a hello");
+            other => {
+                self.handle_opening_fault(raw.kind, Kind::HELLO, other);
                 None
             }
-            Err(malformed) => {
-                self.bye(Reason::Malformed, &malformed.to_string());
-                None
-            }
+        }
+    }
+
+    /// What isn't the frame that the opening is at: a device that gives up, or a fault.
+    fn handle_opening_fault(&mut self, kind: Kind, wanted: Kind, frame: Result<Frame<'_>, Malformed>) {
+        match frame {
+            Ok(Frame::Bye { .. }) => self.phase = Phase::Closing,
+            Err(malformed) if kind == wanted => self.bye(Reason::Malformed, &malformed.to_string()),
+            _ if wanted == Kind::HELLO => self.bye(Reason::ProtocolError, "the first frame is a hello"),
+            _ => self.bye(Reason::ProtocolError, "a challenge is answered by a proof"),
         }
     }
 
@@ -100,9 +107,12 @@ impl DeviceSession {
     }
 
     fn handle_proof(&mut self, raw: RawFrame<'_>) -> Option<Command<'static>> {
-        let Ok(Frame::Proof { proof }) = raw.decode() else {
-            self.bye(Reason::ProtocolError, "a challenge is answered by a proof");
-            return None;
+        let proof = match raw.decode() {
+            Ok(Frame::Proof { proof }) => proof,
+            other => {
+                self.handle_opening_fault(raw.kind, Kind::PROOF, other);
+                return None;
+            }
         };
         let Phase::AwaitingProof(asking, challenge) = std::mem::replace(&mut self.phase, Phase::Closing)
         else {
@@ -184,6 +194,13 @@ impl DeviceSession {
             "kind" => refusal(Reason::Unsupported, "an unknown kind of frame"),
             _ => refusal(Reason::Malformed, malformed.to_string()),
         });
+        if raw.kind == Kind::NAME
+            && frame.is_err()
+            && let Some(handle) = announced_handle(raw.body)
+            && let Some(slot) = self.names.get_mut(usize::from(handle.get()) - 1)
+        {
+            *slot = None;
+        }
         if raw.kind == Kind::REFUSED && frame.is_err() {
             // Refusing it in turn could go on for ever.
             self.bye(Reason::Malformed, "a malformed refusal");
@@ -201,7 +218,9 @@ impl DeviceSession {
                 return Ok(None);
             }
             Frame::Join { group } => {
-                let item = SubscribeItem { filter: self.group_filter(group)?, reception: Reception::DEVICE };
+                let retained = RetainHandling::DoNotSend;
+                let filter = self.group_filter(group)?;
+                let item = SubscribeItem { filter, reception: Reception::DEVICE, retained };
                 Command::Subscribe { request, items: vec![Ok(item)] }
             }
             Frame::Leave { group } => {
@@ -216,7 +235,8 @@ impl DeviceSession {
             Frame::Subscribe { at_least_once, filter } => {
                 let filter = self.topic_filter(filter)?;
                 let reception = Reception { qos: qos(at_least_once), ..Reception::DEVICE };
-                Command::Subscribe { request, items: vec![Ok(SubscribeItem { filter, reception })] }
+                let retained = RetainHandling::SendAtSubscribe;
+                Command::Subscribe { request, items: vec![Ok(SubscribeItem { filter, reception, retained })] }
             }
             Frame::Unsubscribe { filter } => {
                 Command::Unsubscribe { request, filters: vec![self.topic_filter(filter)?] }
@@ -335,15 +355,12 @@ impl DeviceSession {
         if publish.payload.len() > MAX_PAYLOAD {
             return Err(refusal(Reason::TooLarge, "a payload is at most 8192 bytes"));
         }
-        if publish.retain {
-            return Err(refusal(Reason::Unsupported, "this gateway doesn't keep retained messages yet"));
-        }
         Ok(Publication {
             topic: name,
             payload: Cow::Borrowed(publish.payload),
             properties: Cow::Borrowed(&[]),
             qos: qos(publish.at_least_once),
-            retain: false,
+            retain: publish.retain,
             deadline: None,
         })
     }

@@ -90,10 +90,18 @@ impl DeviceSession {
                     out,
                 );
             }
-            OriginView::Topic { topic, .. } => {
+            OriginView::Topic { topic, retain } => {
                 let at_least_once = message.qos.min(reception.qos) != QoS::AtMostOnce;
                 let topic = self.name(NameKind::Topic, topic, out);
-                append(&Frame::Message(MessageFrame { at_least_once, retained: false, topic, payload }), out);
+                append(
+                    &Frame::Message(MessageFrame {
+                        at_least_once,
+                        retained: retain && reception.retain_as_published,
+                        topic,
+                        payload,
+                    }),
+                    out,
+                );
             }
         }
         self.count_sent(Sent::Payload(slot));

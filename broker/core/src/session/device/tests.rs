@@ -144,6 +144,58 @@ fn a_refused_name_leaves_its_handle_empty() {
 }
 
 #[test]
+fn a_name_that_is_no_utf_8_leaves_its_handle_empty_too() {
+    let mut device = Device::connected();
+    device.sends(&[Frame::Name { handle: 1, kind: NameKind::Client, name: "lamp-1" }]);
+    // The handle's new name is "k\u{fc}che" in Latin-1; what follows it isn't for lamp-1.
+    let commands = device.sends_bytes(b"\x10\x07\x01\x01k\xFCche\x13\x04\x01\x01on");
+    let reasons: Vec<_> = commands
+        .iter()
+        .map(|command| match command {
+            Command::Refuse { refusal, .. } => refusal.reason,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(reasons, [Reason::Malformed, Reason::UnknownHandle]);
+}
+
+/// Waits for the proof.
+fn challenged() -> Device {
+    let mut device = Device::new();
+    device.sends(&[hello("lamp-1")]);
+    device.session.handle_reply(Reply::Challenge(Challenge([7; 32])), NOW);
+    assert_eq!(device.hears()[0].0, Kind::CHALLENGE);
+    device
+}
+
+#[test]
+fn a_device_that_gives_up_before_its_welcome_gets_no_answer() {
+    for mut device in [Device::new(), challenged()] {
+        assert!(device.sends(&[Frame::Bye { reason: Reason::Normal, text: "" }]).is_empty());
+        assert!(device.session.is_closing() && device.hears().is_empty());
+        assert_eq!(device.session.poll_fault(), None, "nobody is at fault");
+    }
+}
+
+#[test]
+fn before_the_welcome_hints_are_passed_over_and_faults_have_their_own_reasons() {
+    let proof = [&[0x0E, 32], &[0; 32][..]].concat();
+    for (bytes, reason) in [
+        (&[0x06, 0][..], Reason::ProtocolError),
+        (&[0x01, 1, 9], Reason::ProtocolError),
+        (&[0x11, 2, 0, 1], Reason::ProtocolError),
+        (&[0x0E, 1, 9], Reason::Malformed),
+    ] {
+        let mut device = challenged();
+        assert!(device.sends_bytes(&[0x80, 1, 9]).is_empty() && !device.session.is_closing());
+        assert!(device.sends_bytes(bytes).is_empty());
+        let heard = device.hears();
+        assert_eq!((heard[0].0, heard[0].1[0]), (Kind::BYE, reason.code()), "{bytes:02x?}");
+    }
+    assert!(matches!(&challenged().sends_bytes(&proof)[..], [Command::Connect(_)]));
+}
+
+#[test]
 fn more_than_the_window_ends_the_connection() {
     let mut device = Device::connected();
     let frames = vec![send("a"); usize::from(WINDOW) + 1];

@@ -149,7 +149,6 @@ impl MqttSession {
             .push(Property::ReceiveMaximum(receive_maximum.max(1)))
             .push(Property::MaximumPacketSize(u32::try_from(limits.max_packet).unwrap_or(u32::MAX).max(1)))
             .push(Property::TopicAliasMaximum(TOPIC_ALIAS_MAXIMUM))
-            .push(Property::RetainAvailable(false))
             .push(Property::SharedSubscriptionAvailable(false));
         let properties = writer.finish().unwrap_or_default();
         let session_present = connected.session_present && self.link.version != Version::V31;

@@ -194,7 +194,7 @@ fn kept_notice(topic: &str, notice: &[u8], reception: Reception) -> Delivery {
         deadline: None,
         urgent: false,
     };
-    Delivery { outgoing: Outgoing::new(Arc::new(message)), reception, observed: false, slot: None }
+    Delivery::new(Outgoing::new(Arc::new(message)), reception)
 }
 
 fn refusal_notice(

@@ -9,7 +9,7 @@ use super::state::{Form, Forms, Outstanding, Pending, Place, SubscribeKind, Subs
 use super::{MqttSession, reasons};
 use crate::model::{Command, Filter, QoS, Reason, Reception, Refusal, RequestId, SubscribeItem};
 use crate::mqtt::{
-    Packet, Properties, Property, PropertyWriter, ReasonCode, ReasonCodes, SubAck, Subscribe,
+    Packet, Properties, Property, PropertyWriter, ReasonCode, ReasonCodes, RetainHandling, SubAck, Subscribe,
     SubscriptionOptions, UnsubAck, Unsubscribe,
 };
 
@@ -75,7 +75,11 @@ impl MqttSession {
                 SubscribeKind::Notices
             }
             Ok(Wanted::Topic(topic)) => {
-                items.push(Ok(SubscribeItem { filter: Filter::Topic(topic), reception }));
+                items.push(Ok(SubscribeItem {
+                    filter: Filter::Topic(topic),
+                    reception,
+                    retained: options.retain_handling,
+                }));
                 SubscribeKind::Hub { undo: None }
             }
             Ok(Wanted::Place(place, form)) => {
@@ -109,7 +113,7 @@ impl MqttSession {
         };
         let undo = forms.set(form, reception, order).then(|| (place.clone(), form));
         let reception = forms.merged().unwrap_or(reception);
-        (Ok(SubscribeItem { filter: filter_of(place), reception }), undo)
+        (Ok(place_item(place, reception)), undo)
     }
 
     /// Ends a form of a place. None: it wasn't there; else what remains, if anything does.
@@ -209,7 +213,7 @@ impl MqttSession {
                         None
                     }
                     Some(Some(reception)) => {
-                        reduced.push(SubscribeItem { filter: filter_of(place), reception });
+                        reduced.push(place_item(place, reception));
                         Some(true)
                     }
                 },
@@ -277,6 +281,11 @@ impl MqttSession {
     fn is_in_use(&self, id: NonZeroU16) -> bool {
         self.state.is_outstanding(id) || self.state.received.contains(&id)
     }
+}
+
+/// Signals aren't retained.
+fn place_item(place: Place, reception: Reception) -> SubscribeItem {
+    SubscribeItem { filter: filter_of(place), reception, retained: RetainHandling::DoNotSend }
 }
 
 fn filter_of(place: Place) -> Filter {

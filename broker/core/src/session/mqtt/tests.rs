@@ -73,56 +73,11 @@ fn bytes_of(packet: Packet<'_>, version: Version) -> Vec<u8> {
     bytes
 }
 
-/// A packet in one line: its name, what matters of it, and its properties in braces.
-fn line(packet: &Packet<'_>) -> String {
-    let with = |text: String, properties: &Properties<'_>| {
-        let list: Vec<String> = properties
-            .iter()
-            .map(|property| match property {
-                Property::UserProperty(name, value) => format!("{name}={value}"),
-                Property::ReasonString(_) => "reason".to_owned(),
-                other => format!("{other:?}"),
-            })
-            .collect();
-        if list.is_empty() { text } else { format!("{text} {{{}}}", list.join(", ")) }
-    };
-    let name = packet.packet_type().name();
-    let code = |reason: ReasonCode| format!("{:02x}", reason.as_u8());
-    match packet {
-        Packet::ConnAck(connack) => {
-            assert!(!connack.session_present);
-            with(format!("{name} {}", code(connack.reason)), &connack.properties)
-        }
-        Packet::Publish(publish) => {
-            let id = publish.packet_id.map(|id| format!(" #{id}")).unwrap_or_default();
-            let retain = if publish.retain { " retain" } else { "" };
-            let payload = String::from_utf8_lossy(publish.payload);
-            let text = format!("{name} q{}{id}{retain} {} {payload}", publish.qos.as_u8(), publish.topic);
-            with(text, &publish.properties)
-        }
-        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
-            with(format!("{name} {} {}", ack.packet_id, code(ack.reason)), &ack.properties)
-        }
-        Packet::SubAck(suback) => {
-            let codes: Vec<String> = suback.reasons.iter().map(code).collect();
-            with(format!("{name} {} {}", suback.packet_id, codes.join(" ")), &suback.properties)
-        }
-        Packet::UnsubAck(unsuback) => {
-            let codes: Vec<String> = unsuback.reasons.iter().map(code).collect();
-            format!("{name} {} {}", unsuback.packet_id, codes.join(" ")).trim_end().to_owned()
-        }
-        Packet::Disconnect(disconnect) => {
-            with(format!("{name} {}", code(disconnect.reason)), &disconnect.properties)
-        }
-        _ => name.to_owned(),
-    }
-}
-
 fn lines(mut bytes: &[u8], version: Version) -> Vec<String> {
     let mut lines = Vec::new();
     while !bytes.is_empty() {
         let (frame, rest) = bytes.split_at(frame_length(bytes).unwrap().unwrap());
-        lines.push(line(&decode(frame, version).unwrap()));
+        lines.push(decode(frame, version).unwrap().line());
         bytes = rest;
     }
     lines
@@ -260,7 +215,7 @@ fn slot() -> Option<ReceiptSlot> {
 }
 
 fn delivery(message: Message, reception: Reception) -> Delivery {
-    Delivery { outgoing: Outgoing::new(Arc::new(message)), reception, observed: false, slot: slot() }
+    Delivery { slot: slot(), ..Delivery::new(Outgoing::new(Arc::new(message)), reception) }
 }
 
 fn to_group(qos: QoS) -> Message {
@@ -289,11 +244,6 @@ fn ack(number: u16) -> Ack<'static> {
 }
 
 fn shares(one: &Rc<Outgoing>, copies: usize) -> Vec<Delivery> {
-    let delivery = |_| Delivery {
-        outgoing: one.clone(),
-        reception: reception(QoS::AtLeastOnce),
-        observed: false,
-        slot: None,
-    };
+    let delivery = |_| Delivery::new(one.clone(), reception(QoS::AtLeastOnce));
     (0..copies).map(delivery).collect()
 }

@@ -48,7 +48,7 @@ fn t2_topics_and_properties_of_signals() {
         let shared = Arc::new(message);
         for (version, expected) in [(Version::V31, v311), (Version::V311, v311), (Version::V5, v5)] {
             let outgoing = Outgoing::new(shared.clone());
-            let delivery = || Delivery { outgoing: outgoing.clone(), reception, observed: false, slot: None };
+            let delivery = || Delivery::new(outgoing.clone(), reception);
             // Shared, and alone: the same bytes.
             assert_eq!(Script::connected(version, "me").deliver(delivery()), [expected]);
             let alone = Delivery { outgoing: Outgoing::new(shared.clone()), ..delivery() };

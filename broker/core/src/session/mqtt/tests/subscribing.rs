@@ -9,7 +9,7 @@ fn short(commands: &[Command]) -> Vec<String> {
         Filter::Topic(topic) => format!("topic {topic}"),
     };
     let item = |item: &Result<SubscribeItem, Refusal>| match item {
-        Ok(SubscribeItem { filter, reception }) => {
+        Ok(SubscribeItem { filter, reception, .. }) => {
             let sender = if reception.with_sender { " sender" } else { "" };
             let local = if reception.no_local { " no-local" } else { "" };
             let number = reception.subscription.map(|id| format!(" id{id}")).unwrap_or_default();

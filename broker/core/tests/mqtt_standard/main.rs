@@ -1,0 +1,11 @@
+//! What the two MQTT standards say of a server, clause by clause, over the whole gateway in virtual time.
+//! docs/mqtt-conformance.md names these tests.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+#[path = "../gateway/mod.rs"]
+mod gateway;
+mod peer;
+mod retained;
+mod sessions;
+mod wills;

@@ -1,0 +1,186 @@
+//! Retained messages [section 3.3.1.3, 3.8.3.1].
+
+use bugle_core::mqtt::{Property, Publish, RetainHandling, SubscriptionOptions};
+
+use crate::peer::{How, V5, VERSIONS, each, each_with, publish, qos};
+
+/// [MQTT-3.3.1-5] [MQTT-3.3.1-9] and 3.1.1 [MQTT-3.3.1-6] [MQTT-3.3.1-8]
+#[test]
+fn a_new_subscriber_gets_the_last_message_marked_as_retained() {
+    each(&VERSIONS, |mut broker, version| {
+        let mut pump = broker.fresh(version, "pump");
+        assert_eq!(broker.retain(&mut pump, "plant/pump", "off"), ["PUBACK 777 00"]);
+        assert_eq!(broker.retain(&mut pump, "plant/pump", "on"), ["PUBACK 777 00"]);
+        broker.retain(&mut pump, "plant/fan", "slow");
+        broker.publish(&mut pump, 1, 1, "plant/pump", "not retained");
+        for (number, filter) in ["plant/pump", "plant/+", "#", "+/pump", "plant/#"].into_iter().enumerate() {
+            let mut late = broker.fresh(version, &format!("late-{number}"));
+            let mut heard = broker.subscribe(&mut late, filter, 1);
+            assert_eq!(heard.remove(0), "SUBACK 900 01");
+            heard.sort();
+            let found = heard.iter().any(|line| line.ends_with("retain plant/pump on"));
+            let fan = heard.iter().any(|line| line.ends_with("retain plant/fan slow"));
+            assert_eq!(
+                (heard.len(), found, fan),
+                if filter.contains("pump") { (1, true, false) } else { (2, true, true) }
+            );
+        }
+    });
+}
+
+/// [MQTT-3.3.1-12] and 3.1.1 [MQTT-3.3.1-9]: towards those that were subscribed before it is a message like any other.
+#[test]
+fn a_subscriber_of_before_gets_it_without_the_mark() {
+    each(&VERSIONS, |mut broker, version| {
+        let mut pump = broker.fresh(version, "pump");
+        let mut app = broker.fresh(version, "app");
+        broker.subscribe(&mut app, "a", 0);
+        broker.retain(&mut pump, "a", "on");
+        assert_eq!(broker.heard(&mut app), ["PUBLISH q0 a on"]);
+    });
+}
+
+/// [MQTT-3.3.1-13]
+#[test]
+fn retain_as_published_keeps_the_mark() {
+    each(&[V5], |mut broker, version| {
+        let mut pump = broker.fresh(version, "pump");
+        let mut app = broker.fresh(version, "app");
+        let options = SubscriptionOptions { retain_as_published: true, ..SubscriptionOptions::new(qos(0)) };
+        broker.subscribe_as(&mut app, "a", options, &[]);
+        broker.retain(&mut pump, "a", "on");
+        broker.publish(&mut pump, 0, 0, "a", "once");
+        assert_eq!(broker.heard(&mut app), ["PUBLISH q0 retain a on", "PUBLISH q0 a once"]);
+    });
+}
+
+/// [MQTT-3.3.1-6] [MQTT-3.3.1-7] and 3.1.1 [MQTT-3.3.1-10] [MQTT-3.3.1-11]: only an empty *retained* message clears.
+#[test]
+fn an_empty_retained_message_clears_the_topic_and_no_other_does() {
+    each(&VERSIONS, |mut broker, version| {
+        let mut pump = broker.fresh(version, "pump");
+        let mut app = broker.fresh(version, "app");
+        broker.subscribe(&mut app, "a", 0);
+        broker.retain(&mut pump, "a", "on");
+        broker.publish(&mut pump, 1, 1, "a", "");
+        let mut late = broker.fresh(version, "late");
+        assert_eq!(broker.subscribe(&mut late, "a", 0), ["SUBACK 900 00", "PUBLISH q0 retain a on"]);
+        assert_eq!(broker.retain(&mut pump, "a", ""), ["PUBACK 777 00"]);
+        assert_eq!(broker.heard(&mut app), ["PUBLISH q0 a on", "PUBLISH q0 a ", "PUBLISH q0 a "]);
+        let mut later = broker.fresh(version, "later");
+        assert_eq!(broker.subscribe(&mut later, "a", 0), ["SUBACK 900 00"]);
+        assert_eq!(broker.retain(&mut pump, "a", "again"), ["PUBACK 777 00"]);
+        assert_eq!(
+            broker.subscribe(&mut later, "a", 0),
+            ["PUBLISH q0 a again", "SUBACK 900 00", "PUBLISH q0 retain a again"]
+        );
+    });
+}
+
+/// [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
+#[test]
+fn retain_handling_says_when() {
+    each(&[V5], |mut broker, version| {
+        let mut pump = broker.fresh(version, "pump");
+        broker.retain(&mut pump, "a", "on");
+        let mut app = broker.fresh(version, "app");
+        for (retain_handling, expected) in [
+            (RetainHandling::DoNotSend, 0),
+            (RetainHandling::SendIfNew, 0),
+            (RetainHandling::SendAtSubscribe, 1),
+            (RetainHandling::SendIfNew, 0),
+        ] {
+            let options = SubscriptionOptions { retain_handling, ..SubscriptionOptions::new(qos(1)) };
+            let heard = broker.subscribe_as(&mut app, "a", options, &[]);
+            assert_eq!(heard.len(), 1 + expected, "{retain_handling:?} {heard:?}");
+        }
+        let options = SubscriptionOptions {
+            retain_handling: RetainHandling::SendIfNew,
+            ..SubscriptionOptions::new(qos(0))
+        };
+        broker.unsubscribe(&mut app, "a");
+        assert_eq!(broker.subscribe_as(&mut app, "a", options, &[]).len(), 2, "new again");
+    });
+}
+
+/// [MQTT-3.3.2-5] [MQTT-3.3.2-6]
+#[test]
+fn a_retained_message_expires_and_carries_what_is_left() {
+    each(&[V5], |mut broker, version| {
+        let mut pump = broker.fresh(version, "pump");
+        let retained = Publish { retain: true, ..publish(1, 1, "a", "on") };
+        broker.publish_as(&mut pump, &retained, &[Property::MessageExpiryInterval(30)]);
+        broker.gateway.advance(10_000);
+        let mut late = broker.fresh(version, "late");
+        let heard = broker.subscribe(&mut late, "a", 0);
+        assert_eq!(heard[1..], ["PUBLISH q0 retain a on {MessageExpiryInterval(20)}"]);
+        broker.gateway.advance(20_000);
+        assert_eq!(broker.subscribe(&mut late, "a", 0), ["SUBACK 900 00"]);
+        let kept = broker.gateway.shards[0].counters().retained_messages;
+        assert_eq!(kept, 0, "forgotten, not only hidden");
+    });
+}
+
+/// [MQTT-4.7.2-1]
+#[test]
+fn a_leading_wildcard_finds_no_dollar_topic() {
+    each(&VERSIONS, |mut broker, version| {
+        let mut pump = broker.fresh(version, "pump");
+        broker.retain(&mut pump, "a", "on");
+        let mut late = broker.fresh(version, "late");
+        assert_eq!(broker.subscribe(&mut late, "$x/#", 0), ["SUBACK 900 00"]);
+        assert_eq!(broker.subscribe(&mut late, "#", 0).len(), 2);
+    });
+}
+
+/// However many there are: they come as the client takes them, and none is dropped.
+#[test]
+fn a_subscriber_gets_all_of_many_though_its_mailbox_is_small() {
+    each_with(
+        &VERSIONS,
+        |limits| limits.mailbox_messages = 70,
+        |mut broker, version| {
+            let mut pump = broker.fresh(version, "pump");
+            for number in 0..500 {
+                broker.retain(&mut pump, &format!("many/{number:03}/x"), &number.to_string());
+            }
+            let mut late = broker.fresh(version, "late");
+            let heard = broker.subscribe(&mut late, "many/+/x", 1);
+            let mut payloads: Vec<usize> =
+                broker.take_all(&mut late, heard).iter().map(|n| n.parse().unwrap()).collect();
+            payloads.sort_unstable();
+            assert_eq!(payloads, (0..500).collect::<Vec<_>>());
+            let dropped: u64 =
+                broker.gateway.shards.iter().map(|shard| shard.counters().publishes_overflowed).sum();
+            assert_eq!(dropped, 0);
+        },
+    );
+}
+
+/// The bound is told to who can be told.
+#[test]
+fn a_full_store_of_retained_messages_refuses_new_topics() {
+    each_with(
+        &[V5],
+        |limits| limits.retained_messages = 1,
+        |mut broker, version| {
+            let mut pump = broker.fresh(version, "pump");
+            assert_eq!(broker.retain(&mut pump, "a", "1"), ["PUBACK 777 00"]);
+            assert_eq!(broker.retain(&mut pump, "b", "2"), ["PUBACK 777 97 {reason, code=TOO_MANY}"]);
+            assert_eq!(broker.retain(&mut pump, "a", "3"), ["PUBACK 777 00"]);
+            broker.retain(&mut pump, "a", "");
+            assert_eq!(broker.retain(&mut pump, "b", "4"), ["PUBACK 777 00"]);
+        },
+    );
+}
+
+/// [MQTT-3.8.3-3] of what one has published oneself.
+#[test]
+fn no_local_leaves_out_ones_own() {
+    each(&[V5], |mut broker, version| {
+        let mut pump = broker.connect(version, "pump", &How::default());
+        broker.retain(&mut pump, "a", "mine");
+        let options = SubscriptionOptions { no_local: true, ..SubscriptionOptions::new(qos(0)) };
+        assert_eq!(broker.subscribe_as(&mut pump, "a", options, &[]), ["SUBACK 900 00"]);
+    });
+}
