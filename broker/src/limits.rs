@@ -23,8 +23,8 @@ macro_rules! limits {
             /// The limits, if every one of them is within its range.
             pub fn checked(&self) -> Result<Limits, String> {
                 $(
-                    if !($range).contains(&self.$key) {
-                        let range = $range;
+                    let range: std::ops::RangeInclusive<$type> = $range;
+                    if !range.contains(&self.$key) {
                         return Err(format!(
                             "limits.{} = {} is not within {} to {}",
                             stringify!($key), self.$key, range.start(), range.end(),
