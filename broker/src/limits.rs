@@ -62,6 +62,8 @@ limits! {
     offline_full => offline_full: OfflineFull, OfflineFull::RefuseNewest..=OfflineFull::DropOldest;
     /// Seconds for which a session is kept at most while its client is away; 4294967295 is for ever.
     session_expiry_max_seconds => session_expiry_max: u32, 0..=u32::MAX;
+    /// Longest keep-alive of an MQTT 5 client, in seconds, which one without it gets too; 0: as the client says.
+    keep_alive_max_seconds => keep_alive_max: u16, 0..=u16::MAX;
     /// Retained messages.
     retained_messages => retained_messages: usize, 0..=100_000_000;
     /// Bytes of topics, properties and payloads of retained messages.

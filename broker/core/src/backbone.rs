@@ -60,6 +60,20 @@ pub enum PeerMessage {
         /// What became of it.
         report: ShardReport,
     },
+    /// A message for one of your members of a share.
+    Shared {
+        /// `$share/{name}/{filter}`.
+        share: Arc<str>,
+        /// The message.
+        message: Arc<Message>,
+    },
+    /// So many members of a share are connected to me.
+    ShareMembers {
+        /// `$share/{name}/{filter}`.
+        share: Arc<str>,
+        /// How many.
+        connected: u32,
+    },
     /// I have the first, or no longer any, client interested in this; an addition is answered by
     /// [`PeerMessage::InterestKnown`].
     Interest {

@@ -47,7 +47,7 @@ impl Shard {
     fn detach(&mut self, key: ConnectionKey, with_will: bool, now: Instant) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(identity) = client.identity.take() else { return };
-        let kept = client.session.take_kept();
+        let mut kept = client.session.take_kept();
         let foreign = kept.is_none();
         let waiting = std::mem::take(&mut client.mailbox);
         let replays = client.replays.take();
@@ -55,7 +55,7 @@ impl Shard {
         let park = std::mem::replace(&mut client.park, Park::new(&self.limits, now));
         let expiry = client.session_expiry;
         let will_delay = client.will_delay;
-        let mut away = Client::new(Session::away(self.session_config.clone(), kept, now), &self.limits, now);
+        let mut away = Client::new(Session::away(self.session_config.clone(), None, now), &self.limits, now);
         away.identity = Some(identity.clone());
         away.client_id = client.client_id.take();
         away.inbox = client.inbox.take();
@@ -71,8 +71,16 @@ impl Shard {
         self.by_identity.insert(identity.clone(), away_key);
         self.counters.sessions_away += 1;
         self.keep_park(identity, park, now);
-        for delivery in waiting.into_deliveries() {
-            self.mail_away(away_key, delivery, now);
+        let shared = kept.as_mut().map(|kept| kept.take_shared(|share| self.has_connected(share)));
+        if let Some(away) = self.clients.get_mut(away_key) {
+            away.session.adopt(kept);
+        }
+        for delivery in shared.into_iter().flatten().chain(waiting.into_deliveries()) {
+            if delivery.share.is_some_and(|share| self.has_connected(share)) {
+                self.hand_on(delivery, now);
+            } else {
+                self.mail_away(away_key, delivery, now);
+            }
         }
         self.handle_away(away_key, now);
         self.schedule(away_key);
@@ -138,12 +146,23 @@ impl Shard {
         client.inbox = None;
         let park = std::mem::replace(&mut client.park, Park::new(&self.limits, now));
         let unread = std::mem::take(&mut client.mailbox);
+        let unacknowledged = client.session.take_unacknowledged();
         for filter in filters {
             self.forget(key, &filter, now);
         }
         self.by_identity.swap_remove(&identity);
         self.keep_park(identity.clone(), park, now);
+        for delivery in unacknowledged {
+            // What nobody else can get was written, and is with the client or lost with it.
+            if delivery.share.is_some() {
+                self.hand_on(delivery, now);
+            }
+        }
         for delivery in unread.into_deliveries() {
+            if delivery.share.is_some() {
+                self.hand_on(delivery, now);
+                continue;
+            }
             let status = if delivery.is_expired(now) { Status::Expired } else { Status::Offline };
             self.drop_delivery(&delivery, status, now);
         }

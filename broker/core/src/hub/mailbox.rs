@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::model::{Delivery, Instant};
+use crate::model::{Delivery, Instant, ShareId};
 
 /// The queue of one recipient.
 #[derive(Debug, Default)]
@@ -39,6 +39,15 @@ impl Mailbox {
             (self.urgent, self.normal) = Default::default();
         }
         Some(delivery)
+    }
+
+    /// Takes out what came through this share.
+    pub fn take_share(&mut self, share: ShareId) -> Vec<Delivery> {
+        let (taken, waiting): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.normal).into_iter().partition(|delivery| delivery.share == Some(share));
+        self.normal = waiting;
+        self.bytes -= taken.iter().map(size).sum::<usize>();
+        taken.into()
     }
 
     /// Takes out all that are past their deadline, so that they don't crowd out what can still be in time.

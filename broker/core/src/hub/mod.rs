@@ -19,6 +19,7 @@ mod rate;
 mod receipts;
 mod retained;
 mod send;
+mod shared;
 mod subscribe;
 mod timers;
 pub mod topic_tree;
@@ -35,7 +36,7 @@ pub use credentials::Credentials;
 use crate::backbone::{Fifos, ShardIndex};
 use crate::model::{
     Challenge, ClientId, Command, Encodings, GroupName, Identity, Instant, Limits, Map, Reason, Reception,
-    Refusal, Reply, Set, Status, Will,
+    Refusal, Reply, Set, ShareId, Status, Will,
 };
 use crate::rules::{Action, Actor, Object, Rules, decide};
 use crate::session::{Protocol, Session, SessionConfig};
@@ -46,6 +47,7 @@ use publish::Route;
 use receipts::Tracker;
 use retained::{Replay, Retained, WaitingPublish};
 use send::InFlight;
+use shared::Shares;
 use subscribe::{LocalInterest, PendingSubscribe};
 use timers::{Timer, Timers};
 use topic_tree::TopicTree;
@@ -194,6 +196,8 @@ pub struct Shard {
     peer_observing: usize,
     subscribes: SlotMap<SubscribeKey, PendingSubscribe>,
 
+    shares: Shares,
+    shared_topics: TopicTree<ShareId, ()>,
     retained: Retained,
     publishes: SlotMap<PublishKey, WaitingPublish>,
     sends: SlotMap<SendKey, InFlight>,
@@ -211,6 +215,8 @@ pub struct Shard {
     pumping: Option<ConnectionKey>,
     /// The subscribers of the publish at hand; empty in between.
     subscribers: Vec<(ConnectionKey, Reception)>,
+    /// Those among them that get it with several subscription identifiers; likewise.
+    several: Vec<(ConnectionKey, Reception, Vec<u32>)>,
     dirty: VecDeque<ConnectionKey>,
     /// Connections whose session may go on with input that it kept.
     resumable: Vec<ConnectionKey>,
@@ -241,6 +247,8 @@ impl Shard {
             peer_topics: TopicTree::default(),
             peer_observing: 0,
             subscribes: SlotMap::with_key(),
+            shares: Shares::default(),
+            shared_topics: TopicTree::default(),
             retained: Retained::default(),
             publishes: SlotMap::with_key(),
             sends: SlotMap::with_key(),
@@ -253,6 +261,7 @@ impl Shard {
             buffers: Vec::new(),
             pumping: None,
             subscribers: Vec::new(),
+            several: Vec::new(),
             dirty: VecDeque::new(),
             resumable: Vec::new(),
             shutting_down: false,
@@ -306,6 +315,10 @@ impl Shard {
                 self.handle_retain(from, &message, version, publish, now);
             }
             PeerMessage::Retained { publish } => self.handle_retained(publish, now),
+            PeerMessage::Shared { share, message } => self.handle_shared(&share, &message, now),
+            PeerMessage::ShareMembers { share, connected } => {
+                self.handle_share_members(from, &share, connected);
+            }
             PeerMessage::Taken { send, report } => self.handle_taken(send, report, now),
             PeerMessage::Finished { send, report } => self.handle_finished(send, report, now),
             PeerMessage::Interest { key, added } => self.handle_interest(from, key, added),

@@ -14,6 +14,7 @@ use crate::model::{
     Reason, Reception, Refusal, Reply, RequestId, Status,
 };
 use crate::rules::{Action, Object, Rules};
+use crate::session::with_subscriptions;
 
 /// Subscribers of one shard to whom a message is written at once, and that are kept with a route. To more it is
 /// cheaper to write all that came for one of them at a time.
@@ -111,7 +112,8 @@ impl Shard {
             return Err(publish_refused());
         }
         let subscribers = self.subscribers(topic);
-        let few = (subscribers.len() <= FEW).then(|| subscribers.as_slice().into());
+        let several = !std::mem::take(&mut self.several).is_empty();
+        let few = (subscribers.len() <= FEW && !several).then(|| subscribers.as_slice().into());
         self.keep_room(subscribers);
         Ok(Route {
             topic: topic.into(),
@@ -141,9 +143,20 @@ impl Shard {
                     }
                 }
             }
-            None => self.post(posting, now),
+            None => self.post(&mut posting, now),
         }
+        self.share_posting(&mut posting, now);
         Ok(published)
+    }
+
+    /// Gives a message of this shard's clients to the shares that it matches.
+    fn share_posting(&mut self, posting: &mut Posting<'_>, now: Instant) {
+        if !self.shared_topics.is_empty()
+            && let OriginView::Topic { topic, .. } = posting.view.origin
+        {
+            let message = self.outgoing(posting).message.clone();
+            self.share_out(topic, &message, now);
+        }
     }
 
     /// A message of the gateway's own accord: a will.
@@ -163,7 +176,8 @@ impl Shard {
         let mut posting =
             Posting { view: message.view(), publisher: Publisher::Known(publisher), outgoing: None };
         self.forward_publish(&peers, &mut posting, None, now)?;
-        self.post(posting, now);
+        self.post(&mut posting, now);
+        self.share_posting(&mut posting, now);
         Ok(())
     }
 
@@ -171,8 +185,8 @@ impl Shard {
     pub(super) fn deliver_publish(&mut self, message: &Arc<Message>, now: Instant) {
         let Origin::Topic { publisher, .. } = &message.origin else { return };
         let outgoing = Some(Outgoing::new(message.clone()));
-        let posting = Posting { view: message.view(), publisher: Publisher::Known(publisher), outgoing };
-        self.post(posting, now);
+        let mut posting = Posting { view: message.view(), publisher: Publisher::Known(publisher), outgoing };
+        self.post(&mut posting, now);
     }
 
     fn may_publish(&self, publisher: &Identity, topic: &str) -> bool {
@@ -218,9 +232,8 @@ impl Shard {
     }
 
     /// Gives a message to its subscribers here, once to each however many of its filters match.
-    fn post(&mut self, posting: Posting<'_>, now: Instant) {
+    fn post(&mut self, posting: &mut Posting<'_>, now: Instant) {
         let OriginView::Topic { topic, .. } = posting.view.origin else { return };
-        let mut posting = posting;
         let mut subscribers = self.subscribers(topic);
         if subscribers.iter().any(|(_, reception)| reception.no_local) {
             let own = match posting.publisher {
@@ -234,12 +247,25 @@ impl Shard {
         let are_few = subscribers.len() <= FEW;
         for (key, reception) in subscribers.drain(..) {
             if are_few {
-                self.hand_over(&mut posting, key, &reception, is_shared, now);
+                self.hand_over(posting, key, &reception, is_shared, now);
             } else {
-                self.queue(&mut posting, key, reception, now);
+                self.queue(posting, key, reception, now);
             }
         }
         self.keep_room(subscribers);
+        for (key, reception, subscriptions) in std::mem::take(&mut self.several) {
+            let is_own = reception.no_local
+                && match posting.publisher {
+                    Publisher::Here(own) => own == key,
+                    Publisher::Known(identity) => self.by_identity.get(identity) == Some(&key),
+                };
+            if !is_own {
+                let message = Message::clone(&self.outgoing(posting).message);
+                let properties = with_subscriptions(&message.properties, &subscriptions);
+                let outgoing = Outgoing::new(Arc::new(Message { properties, ..message }));
+                self.queue(&mut Posting { outgoing: Some(outgoing), ..*posting }, key, reception, now);
+            }
+        }
     }
 
     /// The subscribers of a topic here, each once. [`keep_room`](Self::keep_room) takes the list back.
@@ -261,7 +287,7 @@ impl Shard {
     }
 
     /// A client with several matching filters gets the message once, with the highest QoS of them
-    /// [MQTT-3.3.5-1]. Usually there is no such client, which one look at each shows.
+    /// [MQTT-3.3.5-1]; one that has several subscription identifiers for it goes to `several`. Usually there is no such client, which one look at each shows.
     fn unite(&mut self, subscribers: &mut Vec<(ConnectionKey, Reception)>) {
         self.signals += 1;
         let round = self.signals;
@@ -272,12 +298,23 @@ impl Shard {
             }
         }
         if overlaps {
-            let mut united: Map<ConnectionKey, Reception> = Map::default();
+            let mut united: Map<ConnectionKey, (Reception, Vec<u32>)> = Map::default();
             for (key, reception) in subscribers.drain(..) {
-                let kept = united.entry(key).or_insert(reception);
+                let (kept, subscriptions) = united.entry(key).or_insert((reception, Vec::new()));
                 kept.qos = kept.qos.max(reception.qos);
+                kept.no_local &= reception.no_local;
+                kept.retain_as_published |= reception.retain_as_published;
+                kept.subscription = kept.subscription.or(reception.subscription);
+                subscriptions.extend(reception.subscription);
             }
-            subscribers.extend(united);
+            for (key, (reception, subscriptions)) in united {
+                if subscriptions.len() > 1 {
+                    let reception = Reception { subscription: None, ..reception };
+                    self.several.push((key, reception, subscriptions));
+                } else {
+                    subscribers.push((key, reception));
+                }
+            }
         }
     }
 

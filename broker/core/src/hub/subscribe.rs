@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::topic_tree::MAX_LEVELS;
-use super::{ConnectionKey, Shard, SubscribeKey};
+use super::{ConnectionKey, Shard, SubscribeKey, shared};
 use crate::backbone::{Backbone, InterestKey, PeerMessage, ShardIndex};
 use crate::model::{
     Filter, GroupName, Instant, QoS, Reason, Reception, Refusal, Reply, RequestId, SubscribeItem,
@@ -86,12 +86,13 @@ impl Shard {
                 client.groups.len() >= self.limits.groups_per_client,
             ),
             Filter::Topic(filter) => {
-                if !topic::is_valid_filter(filter) || filter.split('/').count() > MAX_LEVELS {
+                let inner = shared::filter_of(filter).unwrap_or(filter);
+                if !topic::is_valid_filter(inner) || inner.split('/').count() > MAX_LEVELS {
                     return Err(Refusal::new(Reason::BadTopic, "not a topic filter of at most 128 levels"));
                 }
                 (
                     Action::Subscribe,
-                    Object::Topic(filter),
+                    Object::Topic(inner),
                     !client.filters.contains(filter),
                     client.filters.len() >= self.limits.filters_per_client,
                 )
@@ -110,9 +111,12 @@ impl Shard {
             Filter::Inbox => {}
             Filter::Group(group) => self.add_member(key, group, reception, pending),
             Filter::Topic(filter) => {
-                self.topics.insert(&filter, key, reception);
-                if is_new && could_observe(&filter, &self.session_config.prefix) {
-                    self.observing += 1;
+                let is_shared = shared::filter_of(&filter).is_some();
+                if !is_shared {
+                    self.topics.insert(&filter, key, reception);
+                    if is_new && could_observe(&filter, &self.session_config.prefix) {
+                        self.observing += 1;
+                    }
                 }
                 if let Some(client) = self.clients.get_mut(key) {
                     client.filters.insert(filter.clone());
@@ -122,10 +126,14 @@ impl Shard {
                     RetainHandling::SendIfNew => is_new,
                     RetainHandling::DoNotSend => false,
                 };
-                if let Some(pending) = self.subscribes.get_mut(pending).filter(|_| replays) {
+                // A share gets none [section 4.8.2].
+                if let Some(pending) = self.subscribes.get_mut(pending).filter(|_| replays && !is_shared) {
                     pending.replays.push((filter.clone(), reception));
                 }
-                self.add_interest(InterestKey::Filter(filter), is_new, pending);
+                self.add_interest(InterestKey::Filter(filter.clone()), is_new, pending);
+                if is_shared {
+                    self.join_share(key, &filter, reception);
+                }
             }
         }
         Ok(reception.qos)
@@ -197,6 +205,11 @@ impl Shard {
                 self.counters.groups = self.groups.len() as u64;
                 self.remove_interest(&InterestKey::Group(group.clone()), now);
             }
+            Filter::Topic(filter) if shared::filter_of(filter).is_some() => {
+                self.leave_share(key, filter);
+                self.hand_on_waiting(key, filter, now);
+                self.remove_interest(&InterestKey::Filter(filter.clone()), now);
+            }
             Filter::Topic(filter) => {
                 self.topics.remove(filter, &key);
                 if could_observe(filter, &self.session_config.prefix) {
@@ -227,7 +240,9 @@ impl Shard {
             }
         }
         for filter in &filters {
-            if let Some(reception) = self.topics.remove(filter, &from) {
+            if shared::filter_of(filter).is_some() {
+                self.move_share(from, to, filter);
+            } else if let Some(reception) = self.topics.remove(filter, &from) {
                 self.topics.insert(filter, to, reception);
             }
         }
@@ -289,6 +304,9 @@ impl Shard {
                         self.peer_groups.swap_remove(group);
                     }
                 }
+            }
+            InterestKey::Filter(filter) if shared::filter_of(filter).is_some() => {
+                self.handle_share_interest(from, filter, added.is_some());
             }
             InterestKey::Filter(filter) => {
                 let observes = usize::from(could_observe(filter, &self.session_config.prefix));

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -352,12 +353,18 @@ pub struct Delivery {
     pub observed: bool,
     /// Who waits to hear what became of it.
     pub slot: Option<ReceiptSlot>,
+    /// The share whose only recipient this is: another member gets it if this one doesn't take it.
+    pub share: Option<ShareId>,
 }
+
+/// A shared subscription, as the recipient's shard numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ShareId(pub NonZeroU32);
 
 impl Delivery {
     /// A message for a recipient that was addressed or has subscribed, of which nobody waits to hear.
     pub fn new(outgoing: Rc<Outgoing>, reception: Reception) -> Self {
-        Self { outgoing, reception, observed: false, slot: None }
+        Self { outgoing, reception, observed: false, slot: None, share: None }
     }
 
     /// Whether its deadline is past.

@@ -17,7 +17,7 @@ pub use identity::{ClientId, GroupName, Identity, MessageId};
 pub use limits::{Limits, OfflineFull};
 pub use message::{
     Delivery, EncodingKey, Encodings, Message, MessageView, Origin, OriginView, Outgoing, Publication, QoS,
-    ReceiptSlot, Reception, Settled, Text,
+    ReceiptSlot, Reception, Settled, ShareId, Text,
 };
 pub use outcome::{ReceiptReport, Refusal};
 pub use signal::{RecipientList, Recipients, Signal, SignalOptions, Target};

@@ -24,7 +24,7 @@ mod filter;
 mod in_flight;
 mod link;
 mod notice;
-mod passthrough;
+pub(crate) mod passthrough;
 mod publish;
 mod reasons;
 mod signal_topic;
@@ -42,7 +42,7 @@ use self::link::{Link, Measured};
 use self::state::{Form, SessionState};
 use super::{SessionConfig, SessionCounters};
 use crate::model::{
-    Command, Delivery, GroupName, Instant, Reason, ReceiptSlot, Reception, Reply, Settled, Status,
+    Command, Delivery, GroupName, Instant, Reason, ReceiptSlot, Reception, Reply, Settled, ShareId, Status,
 };
 use crate::mqtt::{
     Ack, DecodeError, Disconnect, Packet, PacketType, Properties, Property, PropertyWriter, ReasonCode,
@@ -68,6 +68,13 @@ pub struct MqttSession {
 /// What of a session outlives its connection.
 #[derive(Debug)]
 pub struct KeptSession(Box<SessionState>);
+
+impl KeptSession {
+    /// Takes the unacknowledged publishes of shares for which `is_wanted` says that another member takes them.
+    pub fn take_shared(&mut self, is_wanted: impl Fn(ShareId) -> bool) -> Vec<Delivery> {
+        self.0.in_flight.take_shared(is_wanted)
+    }
+}
 
 impl Default for KeptSession {
     /// Nothing.
@@ -284,8 +291,7 @@ impl MqttSession {
 
     /// Takes the publishes that the client hasn't acknowledged: the session ends, and they may go to others.
     pub fn take_unacknowledged(&mut self) -> Vec<Delivery> {
-        let kept = self.state.in_flight.take_kept().into_iter();
-        kept.filter(|(stage, _)| *stage == Stage::Acknowledge).map(|(_, delivery)| delivery).collect()
+        self.state.in_flight.take_unacknowledged()
     }
 
     fn end_connection(&mut self) {

@@ -6,6 +6,8 @@
 #[path = "../gateway/mod.rs"]
 mod gateway;
 mod peer;
+mod properties;
 mod retained;
 mod sessions;
+mod shared;
 mod wills;

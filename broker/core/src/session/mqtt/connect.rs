@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::link::TOPIC_ALIAS_MAXIMUM;
+use super::link::{OwnAliases, TOPIC_ALIAS_MAXIMUM};
 use super::{MqttSession, Phase, passthrough, reasons, signal_topic};
 use crate::model::{
     Command, ConnectRequest, Connected, Credential, Identity, Instant, Message, NEVER_EXPIRES, Origin,
@@ -30,6 +30,11 @@ impl MqttSession {
         link.max_packet = properties
             .maximum_packet_size()
             .map_or(usize::MAX, |size| usize::try_from(size).unwrap_or(usize::MAX));
+        link.own_aliases = properties
+            .topic_alias_maximum()
+            .filter(|maximum| *maximum > 0)
+            .map(|maximum| Box::new(OwnAliases::new(maximum)));
+        link.response_information = properties.request_response_information().unwrap_or(false);
         link.problem_information = properties.request_problem_information().unwrap_or(true);
         link.session_expiry = match (properties.session_expiry(), connect.clean_start) {
             (seconds, _) if link.is_expressive() => seconds.unwrap_or(0),
@@ -148,13 +153,25 @@ impl MqttSession {
         writer
             .push(Property::ReceiveMaximum(receive_maximum.max(1)))
             .push(Property::MaximumPacketSize(u32::try_from(limits.max_packet).unwrap_or(u32::MAX).max(1)))
-            .push(Property::TopicAliasMaximum(TOPIC_ALIAS_MAXIMUM))
-            .push(Property::SharedSubscriptionAvailable(false));
+            .push(Property::TopicAliasMaximum(TOPIC_ALIAS_MAXIMUM));
+        // Before version 5 there is no way to say it, and the client's own holds.
+        let longest = limits.keep_alive_max;
+        if self.link.is_expressive()
+            && longest > 0
+            && (self.link.keep_alive == 0 || self.link.keep_alive > longest)
+        {
+            self.link.keep_alive = longest;
+            writer.push(Property::ServerKeepAlive(longest));
+        }
+        let me = connected.client_id();
+        let response =
+            me.as_ref().filter(|_| self.link.response_information).map(|me| format!("response/{me}"));
+        writer.extend(response.as_deref().map(Property::ResponseInformation));
         let properties = writer.finish().unwrap_or_default();
-        let session_present = connected.session_present && self.link.version != Version::V31;
+        let session_present = connected.session_present;
         let connack = ConnAck { session_present, reason: ReasonCode::Success, properties };
         self.link.heard(now);
-        self.state.me = connected.client_id();
+        self.state.me = me;
         if self.link.write(&Packet::ConnAck(connack)) {
             self.state.identity = Some(connected.identity);
             self.phase = Phase::Open;

@@ -3,10 +3,12 @@
 //! This is the hot path. A message to many is encoded once for each kind of recipient and copied for each
 //! recipient; the only thing done per recipient is a packet identifier.
 
+use std::borrow::Cow;
 use std::num::NonZeroU16;
 use std::rc::Rc;
 
 use super::in_flight::{Entry, Resend, Stage};
+use super::link::OwnAlias;
 use super::{MqttSession, Phase, passthrough};
 use crate::model::{
     Delivery, EncodingKey, Encodings, Instant, MessageView, OriginView, QoS, ReceiptSlot, Reception, Settled,
@@ -78,7 +80,7 @@ impl MqttSession {
         let message = outgoing.message.view();
         let id = self.deliver(&message, reception, *slot, encodings.as_deref_mut(), out, now);
         drop(encodings);
-        if let Some(id) = id.filter(|_| self.state.persistent) {
+        if let Some(id) = id.filter(|_| self.state.persistent || delivery.share.is_some()) {
             self.state.in_flight.keep(id, Delivery { slot: None, ..delivery });
         }
     }
@@ -106,7 +108,12 @@ impl MqttSession {
         if message.deadline.is_some_and(|deadline| deadline <= now) {
             return self.undelivered(slot, Status::Expired);
         }
-        let form = Form::new(message, reception, self.link.version, now);
+        let mut form = Form::new(message, reception, self.link.version, now);
+        if let Some(aliases) = &self.link.own_aliases {
+            form.alias = aliases.find(&form.topic(message, &self.config.prefix));
+        }
+        // An alias is this client's alone, and so is its packet.
+        let encodings = encodings.filter(|_| form.alias.is_none());
         // Encoded first, so that what can't be sent takes no identifier.
         let shared = match encodings {
             None => None,
@@ -148,6 +155,11 @@ impl MqttSession {
                 }
             }
         }
+        if let (Some(aliases), Some(OwnAlias { number, is_new: true })) =
+            (&mut self.link.own_aliases, form.alias)
+        {
+            aliases.set(&form.topic(message, &self.config.prefix), number);
+        }
         if let Some(slot) = slot {
             let settled = match packet_id {
                 Some(_) => Settled::Written,
@@ -181,6 +193,8 @@ pub(super) struct Form {
     /// it.
     remaining: Option<u32>,
     subscription: Option<u32>,
+    /// The topic's alias towards this client; it is no part of the key.
+    alias: Option<OwnAlias>,
 }
 
 impl Form {
@@ -207,6 +221,7 @@ impl Form {
             retain,
             remaining: remaining.map(|time| u32::try_from(time).unwrap_or(u32::MAX)),
             subscription: reception.subscription.filter(|_| expressive),
+            alias: None,
         }
     }
 
@@ -228,6 +243,24 @@ impl Form {
         self.with_publish(message, prefix, |publish| packet.set(publish, self.version))
     }
 
+    /// Where it comes.
+    fn topic<'m>(&self, message: &MessageView<'m>, prefix: &str) -> Cow<'m, str> {
+        match message.origin {
+            OriginView::Topic { topic, .. } => Cow::Borrowed(topic),
+            OriginView::Signal { sender, group, client, .. } => {
+                let (kind, name) = match (group, client) {
+                    (Some(group), _) => ("/g/", group.as_str()),
+                    (None, client) => ("/c/", client.map_or("", |client| client.as_str())),
+                };
+                Cow::Owned(if self.with_sender {
+                    [prefix, kind, name, "/", sender.as_str()].concat()
+                } else {
+                    [prefix, kind, name].concat()
+                })
+            }
+        }
+    }
+
     /// Makes the packet, without its identifier, for `write`.
     fn with_publish<R>(
         &self,
@@ -236,18 +269,10 @@ impl Form {
         write: impl FnOnce(&Publish<'_>) -> Result<R, EncodeError>,
     ) -> Result<R, EncodeError> {
         let built;
-        let topic = match message.origin {
-            OriginView::Topic { topic, .. } => topic,
-            OriginView::Signal { sender, group, client, .. } => {
-                let (kind, name) = match (group, client) {
-                    (Some(group), _) => ("/g/", group.as_str()),
-                    (None, client) => ("/c/", client.map_or("", |client| client.as_str())),
-                };
-                built = if self.with_sender {
-                    [prefix, kind, name, "/", sender.as_str()].concat()
-                } else {
-                    [prefix, kind, name].concat()
-                };
+        let topic = match self.alias {
+            Some(OwnAlias { is_new: false, .. }) => "",
+            _ => {
+                built = self.topic(message, prefix);
                 &*built
             }
         };
@@ -282,5 +307,6 @@ impl Form {
         writer.extend(expiry.map(Property::MessageExpiryInterval));
         writer.extend(passthrough::read(message.properties));
         writer.extend(self.subscription.map(Property::SubscriptionIdentifier));
+        writer.extend(self.alias.map(|alias| Property::TopicAlias(alias.number.get())));
     }
 }

@@ -18,7 +18,7 @@ pub(super) enum Wanted {
     Topic(Arc<str>),
 }
 
-/// Whether it is a shared subscription, which is not supported.
+/// Whether it is a shared subscription.
 pub(super) fn is_shared(filter: &str) -> bool {
     filter.starts_with("$share/")
 }
@@ -26,7 +26,17 @@ pub(super) fn is_shared(filter: &str) -> bool {
 /// The meaning of `filter` for the client `me`, none if it can't be addressed.
 pub(super) fn parse(prefix: &str, me: Option<&ClientId>, filter: &str) -> Result<Wanted, Refusal> {
     if is_shared(filter) {
-        return Err(Refusal::new(Reason::Unsupported, "shared subscriptions are not supported"));
+        let shared = topic::parse_shared(filter).ok().flatten();
+        let inner = shared.ok_or_else(|| {
+            Refusal::new(Reason::BadTopic, format!("'{}' is not $share/{{name}}/{{filter}}", shown(filter)))
+        })?;
+        if below(prefix, inner.filter).is_some() {
+            return Err(Refusal::new(
+                Reason::NotAuthorized,
+                "signals are for whom they are sent to, not shared",
+            ));
+        }
+        return Ok(Wanted::Topic(filter.into()));
     }
     let topic = || Ok(Wanted::Topic(filter.into()));
     let Some(rest) = below(prefix, filter) else { return topic() };
@@ -113,8 +123,11 @@ mod tests {
             ("sig/r/me/#", "BAD_TOPIC"),
             ("sig/r/you", "NOT_AUTHORIZED"),
             ("sig/p/floor3", "UNSUPPORTED"),
-            ("$share/x/sig/g/floor3", "UNSUPPORTED"),
-            ("$share/x/y", "UNSUPPORTED"),
+            ("$share/x/sig/g/floor3", "NOT_AUTHORIZED"),
+            ("$share/x/y", "topic $share/x/y"),
+            ("$share//y", "BAD_TOPIC"),
+            ("$share/x", "BAD_TOPIC"),
+            ("$share/x+/y", "BAD_TOPIC"),
             ("#", "topic #"),
             ("+/g/floor3", "topic +/g/floor3"),
             ("sig/#", "topic sig/#"),

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
 
-use crate::model::{Delivery, ReceiptSlot};
+use crate::model::{Delivery, ReceiptSlot, ShareId};
 
 /// The publishes on their way, at most `limit`.
 #[derive(Debug)]
@@ -149,19 +149,30 @@ impl InFlight {
         }
     }
 
-    /// Takes what was kept out again: it goes to somebody else, or to nobody.
-    pub(super) fn take_kept(&mut self) -> Vec<(Stage, Delivery)> {
-        let mut kept: Vec<(u64, Stage, Delivery)> = self
-            .entries
-            .iter_mut()
-            .flatten()
-            .filter_map(|entry| {
-                let kept = entry.kept.take()?;
-                Some((kept.order, entry.stage, kept.delivery?))
-            })
-            .collect();
-        kept.sort_by_key(|(order, ..)| *order);
-        kept.into_iter().map(|(_, stage, delivery)| (stage, delivery)).collect()
+    /// Takes what waits for its PUBACK out again, in the order in which it was written: the session ends.
+    pub(super) fn take_unacknowledged(&mut self) -> Vec<Delivery> {
+        self.take_where(|_| true)
+    }
+
+    /// Takes out what waits for its PUBACK and came through a share that `is_wanted` names: it goes to another member.
+    pub(super) fn take_shared(&mut self, is_wanted: impl Fn(ShareId) -> bool) -> Vec<Delivery> {
+        self.take_where(|delivery| delivery.share.is_some_and(&is_wanted))
+    }
+
+    fn take_where(&mut self, is_wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
+        let mut taken = Vec::new();
+        for place in &mut self.entries {
+            let is_taken = |entry: &mut Entry| {
+                entry.stage == Stage::Acknowledge
+                    && entry.kept.as_ref().and_then(|kept| kept.delivery.as_ref()).is_some_and(&is_wanted)
+            };
+            if let Some(Entry { kept: Some(kept), .. }) = place.take_if(is_taken) {
+                self.count -= 1;
+                taken.extend(kept.delivery.map(|delivery| (kept.order, delivery)));
+            }
+        }
+        taken.sort_by_key(|(order, _)| *order);
+        taken.into_iter().map(|(_, delivery)| delivery).collect()
     }
 
     /// What is kept is to be written again, in the order in which it was written first.

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::{Fault, is_expressive};
-use crate::model::Instant;
+use crate::model::{Instant, Map};
 use crate::mqtt::{
     Ack, ConnAck, Disconnect, Packet, PacketType, Properties, ReasonCode, Version, encode, frame_length,
 };
@@ -14,6 +14,9 @@ use crate::mqtt::{
 pub(super) const TOPIC_ALIAS_MAXIMUM: u16 = 16;
 /// Bytes of topics that aliases of one client may stand for; beyond, the connection is closed.
 const ALIAS_BYTES: usize = 16 * 1024;
+/// The most aliases that are used towards one client, and the longest topic that gets one, in bytes.
+const OWN_ALIASES: u16 = 32;
+const OWN_ALIAS_TOPIC: usize = 256;
 /// Bytes of control packets that may wait before no more is read.
 const CHOKED: usize = 16 * 1024;
 /// Bytes that an idle connection's queue of control packets may hold on to.
@@ -33,13 +36,55 @@ pub(super) struct Link {
     pub(super) max_packet: usize,
     /// Reason strings and user properties may be in any packet [MQTT-3.1.2-29].
     pub(super) problem_information: bool,
+    /// CONNECT asked for a prefix of response topics.
+    pub(super) response_information: bool,
     /// Seconds for which CONNECT asked to keep the session without a connection.
     pub(super) session_expiry: u32,
     last_heard: Instant,
     input: Input,
     control: Vec<u8>,
-    /// That of alias n at n - 1.
+    /// What the client's aliases stand for: that of alias n at n - 1.
     aliases: Vec<Option<Arc<str>>>,
+    /// Aliases towards the client, if it takes any.
+    pub(super) own_aliases: Option<Box<OwnAliases>>,
+}
+
+/// Topic aliases that the gateway uses towards a client: for the first topics that come, since who takes aliases
+/// mostly gets few topics (section 3.3.2.3.4).
+#[derive(Debug)]
+pub(super) struct OwnAliases {
+    maximum: u16,
+    topics: Map<Box<str>, NonZeroU16>,
+}
+
+/// How a PUBLISH names its topic by an alias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OwnAlias {
+    pub(super) number: NonZeroU16,
+    /// The client doesn't know it yet: the topic stands beside it.
+    pub(super) is_new: bool,
+}
+
+impl OwnAliases {
+    /// Up to `maximum`, which isn't 0, as the client says.
+    pub(super) fn new(maximum: u16) -> Self {
+        Self { maximum: maximum.min(OWN_ALIASES), topics: Map::default() }
+    }
+
+    /// The alias of a topic, or the next free one.
+    pub(super) fn find(&self, topic: &str) -> Option<OwnAlias> {
+        if let Some(&number) = self.topics.get(topic) {
+            return Some(OwnAlias { number, is_new: false });
+        }
+        let free = self.topics.len() < usize::from(self.maximum) && topic.len() <= OWN_ALIAS_TOPIC;
+        let number = u16::try_from(self.topics.len() + 1).ok().and_then(NonZeroU16::new);
+        number.filter(|_| free).map(|number| OwnAlias { number, is_new: true })
+    }
+
+    /// A PUBLISH with this new alias and its topic has been written.
+    pub(super) fn set(&mut self, topic: &str, number: NonZeroU16) {
+        self.topics.insert(topic.into(), number);
+    }
 }
 
 impl Link {
@@ -51,11 +96,13 @@ impl Link {
             keep_alive: 0,
             max_packet: usize::MAX,
             problem_information: true,
+            response_information: false,
             session_expiry: 0,
             last_heard: now,
             input: Input::default(),
             control: Vec::new(),
             aliases: Vec::new(),
+            own_aliases: None,
         }
     }
 

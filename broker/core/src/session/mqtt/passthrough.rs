@@ -3,6 +3,8 @@
 //!
 //! What is written here is what the codec has checked; reading stops at the first byte that isn't.
 
+use bytes::Bytes;
+
 use crate::mqtt::{Properties, Property};
 
 /// The properties that pass, but for those user properties that `consumed` names.
@@ -30,6 +32,17 @@ pub(super) fn write(properties: &Properties<'_>, consumed: fn(&str) -> bool) -> 
     out
 }
 
+/// The same properties, and these subscription identifiers behind them: for a client that has several that match
+/// [MQTT-3.3.4-3].
+pub(crate) fn with_subscriptions(properties: &[u8], subscriptions: &[u32]) -> Bytes {
+    let mut out = properties.to_vec();
+    for number in subscriptions {
+        out.push(Property::SubscriptionIdentifier(*number).id());
+        out.extend_from_slice(&number.to_be_bytes());
+    }
+    out.into()
+}
+
 /// Two bytes of length in front; the codec has read it from a field of that kind.
 fn put(bytes: &[u8], out: &mut Vec<u8>) {
     let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
@@ -47,6 +60,11 @@ pub(super) fn read(mut bytes: &[u8]) -> impl Iterator<Item = Property<'_>> {
                 let (&flag, rest) = bytes.split_first()?;
                 bytes = rest;
                 Some(Property::PayloadFormatIndicator(flag != 0))
+            }
+            0x0B => {
+                let (number, rest) = bytes.split_first_chunk::<4>()?;
+                bytes = rest;
+                Some(Property::SubscriptionIdentifier(u32::from_be_bytes(*number)))
             }
             0x03 => text(&mut bytes).map(Property::ContentType),
             0x08 => text(&mut bytes).map(Property::ResponseTopic),

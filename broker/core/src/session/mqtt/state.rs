@@ -166,8 +166,6 @@ pub(super) struct SubscribePlan {
 pub(super) enum SubscribeKind {
     /// The hub; if it refuses, a form that was new is forgotten.
     Hub { undo: Option<(Place, Form)> },
-    /// The hub, which only counts: a shared subscription.
-    Shared,
     /// The session.
     Notices,
 }

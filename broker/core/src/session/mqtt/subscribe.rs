@@ -63,11 +63,7 @@ impl MqttSession {
         match wanted {
             Err(refusal) => {
                 items.push(Err(refusal));
-                if filter::is_shared(text) {
-                    SubscribeKind::Shared
-                } else {
-                    SubscribeKind::Hub { undo: None }
-                }
+                SubscribeKind::Hub { undo: None }
             }
             Ok(Wanted::Notices) => {
                 self.state.notice_reception =
@@ -161,10 +157,7 @@ impl MqttSession {
                 reasons.push(ReasonCode::UnspecifiedError);
                 continue;
             };
-            reasons.push(match plan.kind {
-                SubscribeKind::Shared => ReasonCode::SharedSubscriptionsNotSupported,
-                _ => reasons::for_subscribe(result, plan.qos),
-            });
+            reasons.push(reasons::for_subscribe(result, plan.qos));
             if let Err(refusal) = result {
                 first_refusal.get_or_insert(refusal);
                 if let SubscribeKind::Hub { undo: Some((place, form)) } = &plan.kind {

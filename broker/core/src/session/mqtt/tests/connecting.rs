@@ -43,8 +43,7 @@ fn connack_of_version_5_says_what_is_not_the_default() {
         script.output(),
         [
             "CONNACK 00 {SessionExpiryInterval(0), AssignedClientIdentifier(\"auto-1\"), ReceiveMaximum(1024), \
-          MaximumPacketSize(1048576), TopicAliasMaximum(16), \
-          SharedSubscriptionAvailable(false)}"
+          MaximumPacketSize(1048576), TopicAliasMaximum(16)}"
         ]
     );
 }
