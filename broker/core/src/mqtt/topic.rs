@@ -80,6 +80,44 @@ pub fn matches(filter: &str, name: &str) -> bool {
     levels.next().is_none()
 }
 
+/// Whether `filter` matches every name that `narrower`, a filter or a name, matches; both valid and not shared.
+pub fn covers(filter: &str, narrower: &str) -> bool {
+    if narrower.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    // Every name has a first level.
+    let filter = if filter == "+/#" { "#" } else { filter };
+    let mut levels = narrower.split('/');
+    for wanted in filter.split('/') {
+        match (wanted, levels.next()) {
+            ("#", _) => return true,
+            // It stands for no level and for many, too.
+            (_, Some("#")) => return false,
+            ("+", Some(_)) => {}
+            (wanted, Some(level)) if wanted == level => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
+}
+
+/// Whether there is a name that both match, each a filter or a name; both valid and not shared.
+pub fn overlap(one: &str, other: &str) -> bool {
+    let leading = |one: &str, other: &str| one.starts_with('$') && other.starts_with(['+', '#']);
+    if leading(one, other) || leading(other, one) {
+        return false;
+    }
+    let (mut one, mut other) = (one.split('/'), other.split('/'));
+    loop {
+        match (one.next(), other.next()) {
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some("+"), Some(_)) | (Some(_), Some("+")) => {}
+            (Some(level), Some(same)) if level == same => {}
+            _ => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +151,30 @@ mod tests {
             ["$share/", "$share/g", "$share/g/", "$share//a", "$share/+/a", "$share/g#/a", "$share/g/a#"]
         {
             assert_eq!(parse_shared(bad).unwrap_err().reason(), ReasonCode::TopicFilterInvalid, "{bad}");
+        }
+    }
+
+    #[test]
+    fn filters_cover_and_overlap() {
+        for (one, other, covered, common) in [
+            ("home/+", "home/#", false, true),
+            ("home/#", "home/+", true, true),
+            ("home/#", "home", true, true),
+            ("home/+/#", "home/#", false, true),
+            ("secret/#", "#", false, true),
+            ("secret/#", "+/door", false, true),
+            ("secret/#", "home/#", false, false),
+            ("+/#", "#", true, true),
+            ("#", "+/#", true, true),
+            ("+/b", "a/+", false, true),
+            ("a/+/c", "a/#", false, true),
+            ("a/b", "a/b/c", false, false),
+            ("#", "$SYS/#", false, false),
+            ("$SYS/#", "#", false, false),
+            ("$SYS/#", "$SYS/+", true, true),
+        ] {
+            assert_eq!(covers(one, other), covered, "{one} covers {other}");
+            assert_eq!((overlap(one, other), overlap(other, one)), (common, common), "{one} and {other}");
         }
     }
 

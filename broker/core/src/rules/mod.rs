@@ -163,23 +163,29 @@ impl Rule {
                 Object::Gateway => false,
                 Object::Group(group) => any(&self.groups, group),
                 Object::Client(client) => any(&self.to, client),
-                Object::Topic(name) => self.topics.iter().any(|filter| covers(filter, name, actor)),
+                Object::Topic(name) => self.topics.iter().any(|filter| self.concerns(filter, name, actor)),
             }
     }
-}
 
-/// Whether a rule's topic filter, with `%c` and `%u` filled in, covers a topic name or a narrower filter.
-fn covers(filter: &str, wanted: &str, actor: Actor<'_>) -> bool {
-    if !filter.contains('%') {
-        return topic::matches(filter, wanted);
+    /// Whether a rule's topic filter, with `%c` and `%u` filled in, concerns a topic name or a filter that is subscribed to:
+    /// what is allowed must lie within it; what is denied mustn't touch it.
+    fn concerns(&self, filter: &str, wanted: &str, actor: Actor<'_>) -> bool {
+        let concerns = if self.allow { topic::covers } else { topic::overlap };
+        if !filter.contains('%') {
+            return concerns(filter, wanted);
+        }
+        let mut filled = filter.to_owned();
+        for (key, id) in [("%c", Some(actor.client)), ("%u", actor.user)] {
+            match id {
+                _ if !filter.contains(key) => {}
+                None => return false,
+                // An id with a wildcard or a level separator in it must not widen what is allowed, or narrow what is denied.
+                Some(id) if id.contains(['+', '#', '/', '%']) => return !self.allow,
+                Some(id) => filled = filled.replace(key, id),
+            }
+        }
+        concerns(&filled, wanted)
     }
-    // An id with a wildcard or a level separator in it must not widen the rule.
-    let safe = |text: &str| !text.contains(['+', '#', '/']);
-    let user = actor.user.unwrap_or_default();
-    if !safe(actor.client) || !safe(user) || (filter.contains("%u") && actor.user.is_none()) {
-        return false;
-    }
-    topic::matches(&filter.replace("%c", actor.client).replace("%u", user), wanted)
 }
 
 #[cfg(test)]
@@ -221,6 +227,31 @@ mod tests {
     }
 
     #[test]
+    fn a_subscription_wider_than_its_rule_went_around_it() {
+        let rules = rules(serde_json::json!({"rule": [
+            {"effect": "allow", "actions": ["subscribe"], "clients": ["guest"], "topics": ["home/+"]},
+            {"effect": "deny", "actions": ["subscribe"], "clients": ["guest"], "topics": ["secret/#"]},
+            {"effect": "allow", "actions": ["subscribe"], "clients": ["app"]},
+        ], "default": "deny"}));
+        assert!(may(&rules, "guest", Action::Subscribe, Object::Topic("home/lamp")));
+        assert!(
+            !may(&rules, "guest", Action::Subscribe, Object::Topic("home/#")),
+            "it has home/lamp/state, too"
+        );
+        assert!(may(&rules, "app", Action::Subscribe, Object::Topic("#")));
+        let denied = serde_json::json!({"rule": [
+            {"effect": "deny", "actions": ["subscribe"], "topics": ["secret/#"]}]});
+        let rules = self::rules(denied);
+        for filter in ["secret/door", "secret/#", "#", "+/door", "+/#"] {
+            assert!(
+                !may(&rules, "guest", Action::Subscribe, Object::Topic(filter)),
+                "{filter} has secret/door"
+            );
+        }
+        assert!(may(&rules, "guest", Action::Subscribe, Object::Topic("home/#")));
+    }
+
+    #[test]
     fn topic_rules_fill_in_the_client_and_are_not_widened_by_its_name() {
         let rules = rules(serde_json::json!({"rule": [
             {"effect": "allow", "actions": ["publish", "subscribe"], "topics": ["home/%c/#"]},
@@ -228,6 +259,11 @@ mod tests {
         assert!(may(&rules, "lamp", Action::Publish, Object::Topic("home/lamp/state")));
         assert!(!may(&rules, "lamp", Action::Publish, Object::Topic("home/door/state")));
         assert!(!may(&rules, "+", Action::Publish, Object::Topic("home/door/state")));
+        let source = serde_json::json!({"rule": [{"effect": "deny", "topics": ["home/%c/#"]}]});
+        let denied = self::rules(source);
+        assert!(!may(&denied, "lamp", Action::Publish, Object::Topic("home/lamp/state")));
+        assert!(may(&denied, "lamp", Action::Publish, Object::Topic("home/door/state")));
+        assert!(!may(&denied, "+", Action::Publish, Object::Topic("home/door/state")));
         assert!(!may(&rules, "lamp", Action::Subscribe, Object::Topic("#")));
         assert!(!may(&rules, "lamp", Action::Subscribe, Object::Topic("home/+/state")));
         assert!(may(&rules, "lamp", Action::Subscribe, Object::Topic("home/lamp/#")));
