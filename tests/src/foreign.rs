@@ -16,7 +16,7 @@ pub fn foreign(path: &str) -> PathBuf {
 /// A copy of a file of this repository in a folder below `target/foreign`: a script beside the modules that it imports,
 /// or a source whose program mustn't lie among the sources.
 pub fn in_foreign(file: &str, folder: &str) -> PathBuf {
-    let source = repository().join(file);
+    let source = source(file);
     let copy = foreign("").join(folder).join(source.file_name().unwrap());
     fs::create_dir_all(copy.parent().unwrap()).unwrap();
     // Tests run side by side: none may see half a file.
@@ -24,6 +24,11 @@ pub fn in_foreign(file: &str, folder: &str) -> PathBuf {
     fs::copy(source, &unfinished).unwrap();
     fs::rename(unfinished, &copy).unwrap();
     copy
+}
+
+/// A file of this repository, by its path.
+pub fn source(path: &str) -> PathBuf {
+    repository().join(path)
 }
 
 fn repository() -> PathBuf {

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 
 use bugle_device::Target;
-use bugle_tests::{Device, Finished, Gateway, Program, Setup, example_program, foreign, in_foreign};
+use bugle_tests::{Device, Finished, Gateway, Program, Setup, example_program, foreign, in_foreign, source};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -67,16 +67,12 @@ impl Switch {
     }
 }
 
-fn source(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples").join(path)
-}
-
 fn on_rumqttc(name: &str) -> Switch {
     Switch::new([example_program(name)])
 }
 
 fn on_paho_mqtt() -> Switch {
-    Switch::new([foreign("python/bin/python"), source("python/switch.py")])
+    Switch::new([foreign("python/bin/python"), source("examples/python/switch.py")])
 }
 
 fn on_mqtt_js() -> Switch {
@@ -99,7 +95,7 @@ fn on_libmosquitto() -> Switch {
 }
 
 fn in_shell() -> Switch {
-    Switch::new([source("shell/switch.sh")])
+    Switch::new([source("examples/shell/switch.sh")])
 }
 
 /// all, only and except, and who is not there.

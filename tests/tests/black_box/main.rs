@@ -14,5 +14,3 @@ mod mqtt_refusals;
 mod operator;
 mod readme;
 mod slow_reader;
-mod tls;
-mod websocket;
