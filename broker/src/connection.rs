@@ -121,6 +121,13 @@ impl Connection {
         self.wake();
     }
 
+    /// Closes if the peer has closed TLS or the WebSocket before the connection came here.
+    pub fn close_if_over(&self) {
+        if self.layers.as_ref().is_some_and(|layers| layers.borrow().is_over()) {
+            self.close();
+        }
+    }
+
     /// Gives the session what the socket had.
     fn receive(&self, host: &ShardHost, bytes: &[u8]) {
         let Some(layers) = &self.layers else { return host.handle_bytes(self.key, bytes) };

@@ -62,8 +62,7 @@ enum LampEvent {
 
 async fn show() -> Result<(), Failed> {
     let gateway = Gateway::start(&Config::private(SHARDS)?)?;
-    let address =
-        *gateway.addresses().first().ok_or_else(|| Failed("the gateway listens nowhere".to_owned()))?;
+    let address = gateway.address().ok_or_else(|| Failed("the gateway listens nowhere".to_owned()))?;
     say(&format!(
         "Gateway on {address}, {SHARDS} shards. {LAMPS} lamps on the device SDK join {GROUP}; an MQTT 5 app commands them."
     ));

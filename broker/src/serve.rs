@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::admin::{self, Admin};
 use crate::cli::ServeOptions;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Listener};
 use crate::fifo::connect_shards;
 use crate::handshake_thread::HandshakeThread;
 use crate::listener::{Door, bind};
@@ -111,7 +111,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
 
 /// A running gateway. Dropping it closes the listeners and leaves the shards to the end of the process.
 pub struct Gateway {
-    addresses: Vec<SocketAddr>,
+    listeners_at: Vec<(SocketAddr, Listener)>,
     admin: Option<SocketAddr>,
     shards: Vec<ShardHandle>,
     listeners: JoinSet<()>,
@@ -168,7 +168,7 @@ impl Gateway {
         let door = Door::new(senders.clone(), config.limits.clone(), transports.clone(), handshakes.handle());
         let door = Arc::new(door);
         let mut gateway = Self {
-            addresses: Vec::new(),
+            listeners_at: Vec::new(),
             admin: None,
             shards,
             listeners: JoinSet::new(),
@@ -186,7 +186,7 @@ impl Gateway {
             };
             endpoints.extend(endpoint.clone());
             let admission = Arc::new(Admission { in_clear: how.in_clear, in_tls: how.in_tls, tls: endpoint });
-            gateway.addresses.push(listener.local_addr()?);
+            gateway.listeners_at.push((listener.local_addr()?, how.clone()));
             gateway.listeners.spawn(door.clone().accept(listener, admission));
         }
         gateway.certificates = tls.map(|(files, _)| Certificates { files, endpoints });
@@ -201,9 +201,9 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Where clients connect.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// Where clients connect, or some of them if there are several listeners.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listeners_at.first().map(|(address, _)| *address)
     }
 
     /// Reads the certificates again, for connections to come. The old ones stay where the new can't be used.
@@ -246,11 +246,13 @@ impl Gateway {
             // Writing to a String can't fail.
             let _ = writeln!(text, "{line}");
         };
-        for address in &self.addresses {
-            line(format_args!("  MQTT 3.1.1, MQTT 5 and devices   {address}"));
+        for (address, listener) in &self.listeners_at {
+            line(format_args!("  {:<32} {address}", listener.to_string()));
         }
-        if let Some(address) = self.addresses.first() {
-            let tls = if self.certificates.is_some() { ", and the same by TLS" } else { "" };
+        let websocket = self.listeners_at.iter().find(|(_, listener)| listener.in_clear.websocket);
+        if let Some((address, listener)) = websocket {
+            let is_tls = self.certificates.is_some() && listener.in_clear.tls;
+            let tls = if is_tls { ", and all of it within TLS" } else { "" };
             line(format_args!("  MQTT in a WebSocket              ws://{address}/mqtt{tls}"));
         }
         if let Some(address) = self.admin {
@@ -258,7 +260,7 @@ impl Gateway {
                 "  health and metrics               http://{address}/healthz  http://{address}/metrics"
             ));
         }
-        let port = self.addresses.first().map_or(1883, SocketAddr::port);
+        let port = self.address().map_or(1883, |address| address.port());
         let (server, mqtt) = match port {
             1883 => (String::new(), String::new()),
             port => (format!(" --server 127.0.0.1:{port}"), format!(" -p {port}")),

@@ -337,8 +337,9 @@ impl ShardHost {
             let (connection, reader) = Connection::new(key, stream, layers);
             self.connections.borrow_mut().insert(key, connection.clone());
             self.tasks.set(self.tasks.get() + 1);
-            spawn_local(connection::serve(self.clone(), connection, reader, slot));
+            spawn_local(connection::serve(self.clone(), connection.clone(), reader, slot));
             self.handle_bytes(key, &bytes);
+            connection.close_if_over();
         }
     }
 

@@ -1,12 +1,14 @@
 //! An MQTT app on rumqttc, with one face for its 3.1.1 and its 5 client.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::v5;
-use rumqttc::{NetworkOptions, mqttbytes::v4};
+use rumqttc::{NetworkOptions, TlsConfiguration, Transport, mqttbytes::v4};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
+use tokio_rustls::rustls::ClientConfig;
 
 use crate::{Gateway, soon};
 
@@ -17,6 +19,37 @@ pub enum Version {
     V311,
     /// 5.
     V5,
+}
+
+/// What an app connects through.
+#[derive(Clone)]
+pub enum Way {
+    /// TCP alone.
+    Tcp,
+    /// TLS.
+    Tls(Arc<ClientConfig>),
+    /// A WebSocket.
+    WebSocket,
+    /// A WebSocket within TLS.
+    SecureWebSocket(Arc<ClientConfig>),
+}
+
+impl Way {
+    /// The address as rumqttc wants it, and its transport.
+    fn split(self, port: u16) -> (String, Transport) {
+        let address = match self {
+            Self::Tcp | Self::Tls(_) => "127.0.0.1".to_owned(),
+            Self::WebSocket => format!("ws://127.0.0.1:{port}/mqtt"),
+            Self::SecureWebSocket(_) => format!("wss://127.0.0.1:{port}/mqtt"),
+        };
+        let transport = match self {
+            Self::Tcp => Transport::Tcp,
+            Self::Tls(config) => Transport::Tls(TlsConfiguration::Rustls(config)),
+            Self::WebSocket => Transport::Ws,
+            Self::SecureWebSocket(config) => Transport::Wss(TlsConfiguration::Rustls(config)),
+        };
+        (address, transport)
+    }
 }
 
 /// A connected app.
@@ -86,12 +119,25 @@ impl App {
         id: &str,
         password: Option<&str>,
     ) -> Result<Self, String> {
+        Self::connect_by(gateway, version, id, password, Way::Tcp).await
+    }
+
+    /// The same through something.
+    pub async fn connect_by(
+        gateway: &Gateway,
+        version: Version,
+        id: &str,
+        password: Option<&str>,
+        way: Way,
+    ) -> Result<Self, String> {
+        let (address, transport) = way.split(gateway.port);
         let (tell, events) = unbounded_channel();
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         let (client, pump) = match version {
             Version::V311 => {
-                let mut options = rumqttc::MqttOptions::new(id, "127.0.0.1", gateway.port);
+                let mut options = rumqttc::MqttOptions::new(id, address, gateway.port);
+                options.set_transport(transport);
                 options.set_keep_alive(Duration::from_secs(30)).set_max_packet_size(1 << 20, 1 << 20);
                 if let Some(password) = password {
                     options.set_credentials(id, password);
@@ -101,7 +147,8 @@ impl App {
                 (Client::V311(client), tokio::spawn(pump_v311(connection, tell)))
             }
             Version::V5 => {
-                let mut options = rumqttc::v5::MqttOptions::new(id, "127.0.0.1", gateway.port);
+                let mut options = rumqttc::v5::MqttOptions::new(id, address, gateway.port);
+                options.set_transport(transport);
                 options.set_keep_alive(Duration::from_secs(30)).set_network_options(network);
                 if let Some(password) = password {
                     options.set_credentials(id, password);

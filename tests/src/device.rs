@@ -10,6 +10,7 @@ use bugle_device::{
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embedded_hal_async::delay::DelayNs;
 use embedded_io_adapters::tokio_1::FromTokio;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 
@@ -60,9 +61,17 @@ impl Device {
 
     /// Connects with these settings, or says why the gateway didn't let it in. It doesn't connect again by itself.
     pub async fn connect_as(gateway: &Gateway, config: Config<'static>) -> Result<Self, Disconnect> {
+        Self::connect_on(gateway.connect().await, config).await
+    }
+
+    /// The same over a stream, as one of TLS.
+    pub async fn connect_on(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        config: Config<'static>,
+    ) -> Result<Self, Disconnect> {
         let memory: &'static mut Memory = Box::leak(Box::new(State::new()));
         let (client, mut runner) = bugle_device::new(memory, config, now).unwrap();
-        let transport = FromTokio::new(gateway.connect().await);
+        let transport = FromTokio::new(stream);
         let mut runner = tokio::spawn(async move { runner.run_connection(transport, &mut Sleep).await });
         let (tell, signals) = unbounded_channel();
         let taker =

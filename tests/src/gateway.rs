@@ -82,7 +82,20 @@ impl Gateway {
 
     /// A new socket to it.
     pub async fn connect(&self) -> TcpStream {
-        let stream = soon("a connection", TcpStream::connect(("127.0.0.1", self.port))).await.unwrap();
+        self.connect_to(self.port).await
+    }
+
+    /// A new socket to one of its listeners, by what the gateway calls it when it starts.
+    pub async fn connect_to_listener(&self, name: &str) -> TcpStream {
+        let seen = self.seen();
+        let address = seen.lines().find_map(|line| line.trim().strip_prefix(name)?.trim().parse().ok());
+        let address: SocketAddr = address.unwrap_or_else(|| panic!("no listener {name:?} in {seen}"));
+        self.connect_to(address.port()).await
+    }
+
+    /// A new socket to this port.
+    pub async fn connect_to(&self, port: u16) -> TcpStream {
+        let stream = soon("a connection", TcpStream::connect(("127.0.0.1", port))).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
     }
@@ -133,6 +146,12 @@ impl Gateway {
     /// Asks it to stop, as a service manager does.
     pub async fn terminate(&self) {
         self.program.signal("TERM").await;
+    }
+
+    /// Asks it to read its certificates again, and waits until it says how that went.
+    pub async fn reload(&mut self) -> String {
+        self.program.signal("HUP").await;
+        self.program.line("certificates").await
     }
 
     /// Waits for its end.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 mod app;
 mod built;
+mod certificates;
 mod device;
 mod foreign;
 mod gateway;
@@ -17,16 +18,18 @@ mod mosquitto;
 mod mqtt_bytes;
 mod program;
 pub mod readme;
+pub mod websocket;
 
-pub use app::{Acknowledgement, App, Message, Version};
+pub use app::{Acknowledgement, App, Message, Version, Way};
 pub use built::{bugle_program, example_program};
+pub use certificates::{Authority, Certificate, Tls, tls, tls_on};
 pub use device::{Device, Outcome, Signal, config};
 pub use foreign::{foreign, in_foreign, source};
 pub use gateway::{Gateway, Setup};
 pub use mosquitto::{mosquitto_pub, mosquitto_rr, mosquitto_sub};
 pub use mqtt_bytes::{
-    RawClient, connect_packet, connect_packet_with_will, device_hello, disconnect_reason, publish_packet,
-    subscribe_packet,
+    RawClient, connect_packet, connect_packet_with_will, device_hello, disconnect_reason, mqtt_packet,
+    publish_packet, subscribe_packet,
 };
 pub use program::{Finished, Program};
 

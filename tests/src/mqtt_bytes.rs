@@ -1,7 +1,7 @@
 //! A client that says exactly the bytes that a test wants, in MQTT or in the device framing.
 
 use bugle_protocol::{Frame, Hello, VERSION};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::{Gateway, soon};
@@ -58,6 +58,20 @@ impl RawClient {
             .await
             .is_ok_and(|length| length > 0)
     }
+}
+
+/// The next MQTT packet of any stream: its first byte and its body. None at the end. Reads no further.
+pub async fn mqtt_packet(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
+    let mut header = Vec::new();
+    let length = loop {
+        header.push(soon("a packet or the end", stream.read_u8()).await.ok()?);
+        if let Some((length, _)) = packet_length(&header) {
+            break length;
+        }
+    };
+    let mut body = vec![0; length];
+    soon("the rest of a packet", stream.read_exact(&mut body)).await.ok()?;
+    Some((header[0], body))
 }
 
 fn packet_length(bytes: &[u8]) -> Option<(usize, usize)> {

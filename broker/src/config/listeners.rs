@@ -1,5 +1,6 @@
 //! Where clients connect and by what: `listen`, the `[[listener]]` tables, `[tls]` and `[websocket]`.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -34,6 +35,26 @@ impl Listener {
     /// For everything.
     pub fn open(address: SocketAddr) -> Self {
         Self { address, in_clear: Protocols::ALL, in_tls: Protocols::IN_TLS, max_fragment: None }
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::open(self.address) {
+            return formatter.write_str("MQTT 3.1.1, MQTT 5 and devices");
+        }
+        let names = |protocols: Protocols| {
+            let all =
+                [("MQTT", protocols.mqtt), ("devices", protocols.device), ("WebSocket", protocols.websocket)];
+            let named: Vec<&str> = all.into_iter().filter(|(_, is)| *is).map(|(name, _)| name).collect();
+            named.join(", ")
+        };
+        let clear = names(self.in_clear);
+        match (clear.as_str(), self.in_clear.tls) {
+            ("", _) => write!(formatter, "TLS with {}", names(self.in_tls)),
+            (clear, true) => write!(formatter, "{clear}; TLS with {}", names(self.in_tls)),
+            (clear, false) => formatter.write_str(clear),
+        }
     }
 }
 

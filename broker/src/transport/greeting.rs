@@ -116,9 +116,15 @@ impl Greeting {
 
     /// Counts what the end of a connection, by the peer or by the time, is to its TLS.
     pub fn give_up(&mut self, why: EarlyClose, reply: &mut Vec<u8>) {
-        if self.layers.as_ref().is_some_and(|layers| layers.is_handshaking()) {
-            let is_late = why == EarlyClose::Timeout;
-            self.settings.counters.tls_failed(if is_late { TlsFailure::Timeout } else { TlsFailure::Ended });
+        let failure = match why {
+            EarlyClose::Timeout => Some(TlsFailure::Timeout),
+            EarlyClose::Ended => Some(TlsFailure::Ended),
+            _ => None,
+        };
+        if let Some(failure) = failure
+            && self.layers.as_ref().is_some_and(|layers| layers.is_handshaking())
+        {
+            self.settings.counters.tls_failed(failure);
         }
         self.close(reply);
     }
@@ -139,22 +145,37 @@ impl Greeting {
         if self.raw > MAX_RAW {
             return Err(EarlyClose::TooLarge);
         }
-        match &mut self.layers {
-            None => self.bytes.extend_from_slice(bytes),
-            Some(layers) => layers.receive(bytes, &mut self.bytes, reply)?,
-        }
-        loop {
-            let Some(&first) = self.bytes.first() else { return Ok(None) };
-            let (allowed, may_be_http) = self.allowed();
-            if first == TLS_HANDSHAKE && self.layers.is_none() {
-                self.begin_tls(allowed, reply)?;
-            } else if first.is_ascii_uppercase() && may_be_http {
-                if !self.begin_websocket(allowed, reply)? {
-                    return Ok(None);
-                }
-            } else {
-                return self.first_packet(first, allowed, limits);
+        let mut received = match &mut self.layers {
+            None => {
+                self.bytes.extend_from_slice(bytes);
+                Ok(())
             }
+            Some(layers) => layers.receive(bytes, &mut self.bytes, reply),
+        };
+        loop {
+            let (allowed, may_be_http) = self.allowed();
+            let found = match self.bytes.first() {
+                None => None,
+                Some(&TLS_HANDSHAKE) if self.layers.is_none() => {
+                    received = self.begin_tls(allowed, reply)?;
+                    continue;
+                }
+                Some(first) if first.is_ascii_uppercase() && may_be_http => {
+                    match self.begin_websocket(allowed, reply)? {
+                        None => None,
+                        Some(result) => {
+                            received = result;
+                            continue;
+                        }
+                    }
+                }
+                Some(&first) => self.first_packet(first, allowed, limits)?,
+            };
+            // Who says all that he has to say and closes is heard.
+            return match received {
+                Err(end) if found.is_none() || end != TransportEnd::Closed => Err(end.into()),
+                _ => Ok(found),
+            };
         }
     }
 
@@ -167,7 +188,12 @@ impl Greeting {
         }
     }
 
-    fn begin_tls(&mut self, allowed: Protocols, reply: &mut Vec<u8>) -> Result<(), EarlyClose> {
+    /// Puts TLS on, and gives what came of what has come.
+    fn begin_tls(
+        &mut self,
+        allowed: Protocols,
+        reply: &mut Vec<u8>,
+    ) -> Result<Result<(), TransportEnd>, EarlyClose> {
         if !allowed.tls {
             return Err(EarlyClose::NotOnThisListener);
         }
@@ -182,17 +208,21 @@ impl Greeting {
         let tls = endpoint.accept().map_err(failed)?;
         let layers = self.layers.insert(Layers::new(Some(tls), None, self.settings.clone()));
         let records = std::mem::take(&mut self.bytes);
-        Ok(layers.receive(&records, &mut self.bytes, reply)?)
+        Ok(layers.receive(&records, &mut self.bytes, reply))
     }
 
-    /// Whether there is a WebSocket now; else the request isn't whole.
-    fn begin_websocket(&mut self, allowed: Protocols, reply: &mut Vec<u8>) -> Result<bool, EarlyClose> {
+    /// Puts a WebSocket on, and gives what came of what has come; or None if the request isn't whole.
+    fn begin_websocket(
+        &mut self,
+        allowed: Protocols,
+        reply: &mut Vec<u8>,
+    ) -> Result<Option<Result<(), TransportEnd>>, EarlyClose> {
         if !allowed.websocket {
             return Err(EarlyClose::NotOnThisListener);
         }
         self.check_alpn(true)?;
         let (length, answer, result) = match upgrade(&self.bytes, &self.settings.origins) {
-            Upgrade::Partial => return Ok(false),
+            Upgrade::Partial => return Ok(None),
             Upgrade::Accepted { length, answer } => (length, answer, Ok(())),
             Upgrade::Refused(why) => {
                 self.settings.counters.websocket_refused(why);
@@ -208,8 +238,7 @@ impl Greeting {
         self.bytes = Vec::new();
         let layers = self.layers.get_or_insert_with(|| Layers::new(None, None, self.settings.clone()));
         layers.websocket = Some(WebSocket::default());
-        layers.receive_within(&rest, &mut self.bytes, reply)?;
-        Ok(true)
+        Ok(Some(layers.receive_within(&rest, &mut self.bytes, reply)))
     }
 
     fn first_packet(
@@ -223,10 +252,15 @@ impl Greeting {
         if found == FirstPacket::Unknown {
             return Err(EarlyClose::UnknownProtocol);
         }
-        match if first == FIRST_BYTE { allowed.device } else { allowed.mqtt } {
-            true => {}
-            false if allowed == Protocols::IN_WEBSOCKET => return Err(EarlyClose::UnknownProtocol),
-            false => return Err(EarlyClose::NotOnThisListener),
+        if !(if first == FIRST_BYTE { allowed.device } else { allowed.mqtt }) {
+            let in_websocket = self.layers.as_ref().is_some_and(|layers| layers.websocket.is_some());
+            // No listener takes the framing there.
+            let of_listener = !in_websocket || first != FIRST_BYTE;
+            return Err(if of_listener {
+                EarlyClose::NotOnThisListener
+            } else {
+                EarlyClose::UnknownProtocol
+            });
         }
         match found {
             FirstPacket::Client { protocol, client_id } => {

@@ -103,8 +103,13 @@ impl Layers {
         Box::new(Self { tls, websocket, is_over: false, counted: None, settings })
     }
 
+    /// Whether nothing more goes through them.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     fn is_handshaking(&self) -> bool {
-        self.tls.as_ref().is_some_and(Tls::is_handshaking)
+        !self.is_over && self.tls.as_ref().is_some_and(Tls::is_handshaking)
     }
 
     fn kind(&self) -> TransportKind {

@@ -14,3 +14,5 @@ mod mqtt_refusals;
 mod operator;
 mod readme;
 mod slow_reader;
+mod tls;
+mod websocket;

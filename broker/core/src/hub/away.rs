@@ -116,7 +116,7 @@ impl Shard {
         }
         let groups: Vec<_> = client.groups.iter().cloned().collect();
         let places = groups.into_iter().filter_map(|group| {
-            let reception = *self.groups.get(&group)?.get(&key)?;
+            let reception = self.groups.get(&group)?.get(&key)?.reception;
             Some((group, reception))
         });
         client.session.adopt_places(places.collect(), old.inbox);

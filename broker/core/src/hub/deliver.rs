@@ -97,7 +97,7 @@ impl Shard {
 
     fn member(&self, group: usize, at: usize) -> Option<(ConnectionKey, Reception)> {
         let (_, members) = self.groups.get_index(group)?;
-        members.get_index(at).map(|(&key, &reception)| (key, reception))
+        members.get_index(at).map(|(&key, member)| (key, member.reception))
     }
 
     /// Provisioned members of this shard that aren't there are OFFLINE (S2).
@@ -122,7 +122,7 @@ impl Shard {
         let Target::Group { group, .. } = &round.signal.target else { return };
         for id in listed {
             let key = self.by_identity.get(id.as_str()).copied();
-            let member = key.and_then(|key| Some((key, *self.groups.get(group)?.get(&key)?)));
+            let member = key.and_then(|key| Some((key, self.groups.get(group)?.get(&key)?.reception)));
             match member {
                 // Named in *only*, a sender gets its own; but No Local always wins (S5).
                 Some((key, reception)) if reception.no_local && *id == round.signal.sender => {

@@ -19,10 +19,12 @@ mod rate;
 mod receipts;
 mod retained;
 mod send;
+mod send_route;
 mod shared;
 mod subscribe;
 mod timers;
 pub mod topic_tree;
+mod watched;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -47,10 +49,12 @@ use publish::Route;
 use receipts::Tracker;
 use retained::{Replay, Retained, WaitingPublish};
 use send::InFlight;
+use send_route::SendRoute;
 use shared::Shares;
 use subscribe::{LocalInterest, PendingSubscribe};
 use timers::{Timer, Timers};
 use topic_tree::TopicTree;
+use watched::Watched;
 
 slotmap::new_key_type! {
     /// One connection of a shard. Keys carry a generation: that of a connection that is gone finds nothing.
@@ -97,6 +101,14 @@ pub enum Transmit {
     Close,
 }
 
+/// A group's member on its shard.
+#[derive(Clone, Copy)]
+struct Member {
+    reception: Reception,
+    /// Whether the rules let it receive what goes to the group: judged when it joins, as long as rules don't change.
+    may_receive: bool,
+}
+
 /// One client and its connection.
 struct Client {
     session: Session,
@@ -108,12 +120,14 @@ struct Client {
     mailbox: Mailbox,
     /// Written ahead of the mailbox, to go to the socket before anything else: empty but within a wake-up.
     out: Vec<u8>,
-    /// How many messages are in `out`.
-    written_ahead: u32,
+    /// How many signals and plain messages are in `out`.
+    written_ahead: [u32; 2],
     /// Its socket takes no more for now.
     stalled: bool,
     /// Where its last publish went.
     route: Option<Box<Route>>,
+    /// Where its last signal went.
+    send_route: Option<Box<SendRoute>>,
     /// Takes signals to itself, and how.
     inbox: Option<Reception>,
     groups: Set<GroupName>,
@@ -149,9 +163,10 @@ impl Client {
             challenge: None,
             mailbox: Mailbox::default(),
             out: Vec::new(),
-            written_ahead: 0,
+            written_ahead: [0; 2],
             stalled: false,
             route: None,
+            send_route: None,
             inbox: None,
             groups: Set::default(),
             filters: Set::default(),
@@ -182,16 +197,16 @@ pub struct Shard {
 
     clients: SlotMap<ConnectionKey, Client>,
     /// Those let in, by identity.
-    by_identity: Map<Identity, ConnectionKey>,
+    by_identity: Watched<Map<Identity, ConnectionKey>>,
     /// Rates and parked sends of identities that aren't connected.
     departed: Map<Identity, Park>,
-    groups: Map<GroupName, Map<ConnectionKey, Reception>>,
+    groups: Watched<Map<GroupName, Map<ConnectionKey, Member>>>,
     topics: TopicTree<ConnectionKey, Reception>,
     /// How many of this shard's topic filters could match signalling topics.
     observing: usize,
 
     interest: Map<crate::backbone::InterestKey, LocalInterest>,
-    peer_groups: Map<GroupName, Set<ShardIndex>>,
+    peer_groups: Watched<Map<GroupName, Set<ShardIndex>>>,
     peer_topics: TopicTree<ShardIndex, ()>,
     peer_observing: usize,
     subscribes: SlotMap<SubscribeKey, PendingSubscribe>,
@@ -237,13 +252,13 @@ impl Shard {
             limits,
             random,
             clients: SlotMap::with_key(),
-            by_identity: Map::default(),
+            by_identity: Watched::default(),
             departed: Map::default(),
-            groups: Map::default(),
+            groups: Watched::default(),
             topics: TopicTree::default(),
             observing: 0,
             interest: Map::default(),
-            peer_groups: Map::default(),
+            peer_groups: Watched::default(),
             peer_topics: TopicTree::default(),
             peer_observing: 0,
             subscribes: SlotMap::with_key(),
@@ -297,7 +312,9 @@ impl Shard {
             self.settle(key, now);
             self.end_client(key, true, now);
             if let Some(client) = self.clients.remove(key) {
-                self.counters.publishes_abandoned += u64::from(client.written_ahead);
+                let [signals, publishes] = client.written_ahead;
+                self.counters.count_status(Status::Offline, signals.into());
+                self.counters.publishes_abandoned += u64::from(publishes);
                 if let Some(at) = client.timer {
                     self.timers.remove(at, Timer::Client(key));
                 }
@@ -389,7 +406,7 @@ impl Shard {
             } else {
                 out.append(&mut ahead);
             }
-            client.written_ahead = 0;
+            client.written_ahead = [0; 2];
             if self.buffers.len() < KEPT_BUFFERS {
                 self.buffers.push(ahead);
             }
@@ -459,7 +476,7 @@ impl Shard {
         match command {
             Command::Connect(request) => self.connect(key, *request, now),
             Command::Send { request, signal, refusable } => {
-                self.handle_send(key, request, *signal, refusable, now);
+                self.handle_send(key, request, signal, refusable, now);
             }
             Command::Publish { request, publication } => self.handle_publish(key, request, &publication, now),
             Command::Refuse { request, refusal } => self.refuse(key, request, refusal, now),
@@ -513,7 +530,11 @@ impl Shard {
 
     /// Whether the rules let a connected client do this.
     fn may(&self, client: &Identity, action: Action, object: Object<'_>) -> bool {
-        decide(Actor { client: client.as_str(), user: None }, action, object, &self.rules).allowed
+        self.may_id(client.as_str(), action, object)
+    }
+
+    fn may_id(&self, client: &str, action: Action, object: Object<'_>) -> bool {
+        decide(Actor { client, user: None }, action, object, &self.rules).allowed
     }
 }
 

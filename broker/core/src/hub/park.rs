@@ -12,7 +12,7 @@ use crate::model::{Instant, Limits, Recipients, RequestId, Signal, Target};
 pub(super) struct Parked {
     /// Who waits for the answer; nobody once the sender has gone.
     pub(super) request: Option<RequestId>,
-    pub(super) signal: Signal,
+    pub(super) signal: Signal<'static>,
 }
 
 /// One identity's buckets and waiting sends. It outlives the connection: reconnecting refills no bucket, and what
@@ -52,7 +52,7 @@ impl Park {
     /// Lets a send wait, `wait` milliseconds if it is the first.
     pub(super) fn push(&mut self, parked: Parked, wait: u32, now: Instant) {
         self.bytes += size(&parked.signal);
-        let lane = self.lane(parked.signal.options.urgent);
+        let lane = self.lane(parked.signal.options().urgent);
         if lane.queue.is_empty() {
             lane.release = now + u64::from(wait);
         }
@@ -117,10 +117,10 @@ fn rate(urgent: bool, limits: &Limits) -> u32 {
 }
 
 /// What a waiting signal costs, in bytes.
-fn size(signal: &Signal) -> usize {
+fn size(signal: &Signal<'_>) -> usize {
     const OVERHEAD: usize = 64;
     const ENTRY: usize = 16;
-    let entries = match &signal.target {
+    let entries = match signal.target() {
         Target::Client(_) => 0,
         Target::Group { recipients: Recipients::Only(only), except, .. } => only.len() + except.len(),
         Target::Group { except, .. } => except.len(),
@@ -130,18 +130,21 @@ fn size(signal: &Signal) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use std::borrow::Cow;
+    use std::rc::Rc;
 
     use super::*;
-    use crate::model::{ClientId, QoS, SignalOptions};
+    use crate::model::{Addressed, ClientId, QoS, SignalOptions};
 
-    fn signal(urgent: bool) -> Signal {
+    fn signal(urgent: bool) -> Signal<'static> {
+        let target = Target::Client(ClientId::new("lamp-1").expect("a name"));
+        let options = SignalOptions { urgent, ..SignalOptions::default() };
         Signal {
-            target: Target::Client(ClientId::new("lamp-1").expect("a name")),
-            options: SignalOptions { urgent, ..SignalOptions::default() },
-            payload: Bytes::from_static(b"on"),
-            properties: Bytes::new(),
+            addressed: Rc::new(Addressed { target, options }),
+            payload: Cow::Borrowed(b"on"),
+            properties: Cow::Borrowed(&[]),
             qos: QoS::AtMostOnce,
+            as_sent: None,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::session::with_subscriptions;
 
 /// Subscribers of one shard to whom a message is written at once, and that are kept with a route. To more it is
 /// cheaper to write all that came for one of them at a time.
-const FEW: usize = 16;
+pub(super) const FEW: usize = 16;
 /// Bytes that may be written for a client ahead of its mailbox, before they go to its socket (S9, S16).
 const AT_ONCE: usize = 8 * 1024;
 /// Room for subscribers that is kept from one publish to the next.
@@ -30,10 +30,12 @@ pub(super) struct Route {
     /// Those that allowed it.
     rules: Arc<Rules>,
     /// How often the trees had changed when this was found in them.
-    changes: [u64; 2],
+    changes: [u64; 3],
     /// None: there are more than a few.
     subscribers: Option<Box<[(ConnectionKey, Reception)]>>,
     peers: Box<[ShardIndex]>,
+    /// Shared subscriptions match it as well.
+    has_shares: bool,
 }
 
 /// A message being given out on one shard.
@@ -49,6 +51,15 @@ pub(super) struct Posting<'a> {
 enum Publisher<'a> {
     Here(ConnectionKey),
     Known(&'a Identity),
+    /// A signal says who sent it.
+    InSignal,
+}
+
+impl<'a> Posting<'a> {
+    /// A signal.
+    pub(super) fn of_signal(view: MessageView<'a>) -> Self {
+        Self { view, publisher: Publisher::InSignal, outgoing: None }
+    }
 }
 
 /// What became of an accepted publish.
@@ -100,8 +111,21 @@ impl Shard {
 
     fn is_current(&self, route: &Route, topic: &str) -> bool {
         *route.topic == *topic
-            && route.changes == [self.topics.changes(), self.peer_topics.changes()]
+            && route.changes == self.subscription_changes()
             && Arc::ptr_eq(&route.rules, &self.rules)
+    }
+
+    fn subscription_changes(&self) -> [u64; 3] {
+        [self.topics.changes(), self.peer_topics.changes(), self.shared_topics.changes()]
+    }
+
+    /// Whether shared subscriptions match the topic.
+    fn has_shares(&self, topic: &str) -> bool {
+        let mut found = false;
+        if !self.shared_topics.is_empty() {
+            self.shared_topics.for_each_match(topic, &mut |_, _| found = true);
+        }
+        found
     }
 
     /// Judges a publish to `topic` and finds its way.
@@ -118,7 +142,8 @@ impl Shard {
         Ok(Route {
             topic: topic.into(),
             rules: self.rules.clone(),
-            changes: [self.topics.changes(), self.peer_topics.changes()],
+            changes: self.subscription_changes(),
+            has_shares: self.has_shares(topic),
             subscribers: few,
             peers: self.subscribed_peers(topic).into(),
         })
@@ -134,19 +159,35 @@ impl Shard {
         let mut posting = posting;
         let published = self.forward_publish(&route.peers, &mut posting, waits, now)?;
         match &route.subscribers {
-            Some(few) => {
-                self.encodings.clear();
-                for (subscriber, reception) in few {
-                    let is_own = matches!(posting.publisher, Publisher::Here(key) if key == *subscriber);
-                    if !(reception.no_local && is_own) {
-                        self.hand_over(&mut posting, *subscriber, reception, few.len() > 1, now);
-                    }
-                }
-            }
+            Some(few) => self.post_to(&mut posting, few, now),
             None => self.post(&mut posting, now),
         }
-        self.share_posting(&mut posting, now);
+        if route.has_shares {
+            self.share_posting(&mut posting, now);
+        }
         Ok(published)
+    }
+
+    /// Gives a message to these clients, but not to its publisher where that wants none of its own.
+    pub(super) fn post_to(
+        &mut self,
+        posting: &mut Posting<'_>,
+        recipients: &[(ConnectionKey, Reception)],
+        now: Instant,
+    ) {
+        self.encodings.clear();
+        let is_shared = recipients.len() > 1;
+        let are_few = recipients.len() <= FEW;
+        for (key, reception) in recipients {
+            if reception.no_local && matches!(posting.publisher, Publisher::Here(own) if own == *key) {
+                continue;
+            }
+            if are_few {
+                self.hand_over(posting, *key, reception, is_shared, now);
+            } else {
+                self.queue(posting, *key, *reception, now);
+            }
+        }
     }
 
     /// Gives a message of this shard's clients to the shares that it matches.
@@ -239,25 +280,18 @@ impl Shard {
             let own = match posting.publisher {
                 Publisher::Here(key) => Some(key),
                 Publisher::Known(identity) => self.by_identity.get(identity).copied(),
+                Publisher::InSignal => None,
             };
             subscribers.retain(|(key, reception)| !(reception.no_local && own == Some(*key)));
         }
-        self.encodings.clear();
-        let is_shared = subscribers.len() > 1;
-        let are_few = subscribers.len() <= FEW;
-        for (key, reception) in subscribers.drain(..) {
-            if are_few {
-                self.hand_over(posting, key, &reception, is_shared, now);
-            } else {
-                self.queue(posting, key, reception, now);
-            }
-        }
+        self.post_to(posting, &subscribers, now);
         self.keep_room(subscribers);
         for (key, reception, subscriptions) in std::mem::take(&mut self.several) {
             let is_own = reception.no_local
                 && match posting.publisher {
                     Publisher::Here(own) => own == key,
                     Publisher::Known(identity) => self.by_identity.get(identity) == Some(&key),
+                    Publisher::InSignal => false,
                 };
             if !is_own {
                 let message = Message::clone(&self.outgoing(posting).message);
@@ -279,7 +313,7 @@ impl Shard {
     }
 
     /// Keeps the room of a list for the next publish, unless it is out of the ordinary.
-    fn keep_room(&mut self, mut subscribers: Vec<(ConnectionKey, Reception)>) {
+    pub(super) fn keep_room(&mut self, mut subscribers: Vec<(ConnectionKey, Reception)>) {
         if subscribers.capacity() <= KEPT_SUBSCRIBERS {
             subscribers.clear();
             self.subscribers = subscribers;
@@ -337,7 +371,8 @@ impl Shard {
         }
         let encodings = is_shared.then_some(&mut self.encodings);
         client.session.deliver(&posting.view, reception, encodings, &mut client.out, now);
-        client.written_ahead += 1;
+        let is_plain = matches!(posting.view.origin, OriginView::Topic { .. });
+        client.written_ahead[usize::from(is_plain)] += 1;
         self.counters.mailed += 1;
         self.mark_dirty(key);
     }
@@ -356,6 +391,7 @@ impl Shard {
         outgoing.get_or_insert_with(|| {
             let publisher = || match *publisher {
                 Publisher::Known(identity) => identity.clone(),
+                Publisher::InSignal => Identity::new(""),
                 Publisher::Here(key) => {
                     let identity = self.clients.get(key).and_then(|client| client.identity.clone());
                     identity.unwrap_or_else(|| Identity::new(""))

@@ -1,5 +1,6 @@
 //! The sender's side of a signal: rate, rules, which shards, and what the sender hears (S3-S9).
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{ConnectionKey, SendKey, Shard};
@@ -7,8 +8,8 @@ use crate::backbone::{
     AcceptedSignal, Backbone, Envelope, PeerMessage, ShardIndex, ShardReport, Share, owner,
 };
 use crate::model::{
-    ClientId, Identity, Instant, Map, Message, MessageId, Origin, Reason, ReceiptCounts, ReceiptMode,
-    ReceiptReport, Recipients, Refusal, Reply, RequestId, Set, Signal, Status, Target,
+    Addressed, ClientId, Identity, Instant, Map, Reason, ReceiptCounts, ReceiptMode, ReceiptReport,
+    Recipients, Refusal, Reply, RequestId, Set, Signal, Status, Target,
 };
 use crate::rules::{Action, Object};
 
@@ -20,9 +21,7 @@ use super::timers::Timer;
 pub(super) struct InFlight {
     key: ConnectionKey,
     request: RequestId,
-    id: Option<MessageId>,
-    target: Target,
-    receipt: ReceiptMode,
+    addressed: Rc<Addressed>,
     /// Shards whose mailboxes haven't said yet that they took or refused it.
     awaiting_taken: usize,
     /// Shards whose recipients aren't all final.
@@ -34,27 +33,27 @@ pub(super) struct InFlight {
 }
 
 impl Shard {
-    /// A signal that a client sends: accepted, refused, or parked.
+    /// A signal that a client sends: accepted, refused, or parked. Without a `request` nobody waits for the answer.
     pub(super) fn handle_send(
         &mut self,
         key: ConnectionKey,
-        request: RequestId,
-        signal: Signal,
+        request: Option<RequestId>,
+        signal: Signal<'_>,
         refusable: bool,
         now: Instant,
     ) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        match client.park.admit(signal.options.urgent, &self.limits, now) {
-            Ok(()) => self.accept_and_answer(key, request, signal, now),
+        match client.park.admit(signal.options().urgent, &self.limits, now) {
+            Ok(()) => self.accept_and_answer(key, request, &signal, now),
             Err(retry_after) if refusable => {
                 let text = "over the rate of this client; try again after the time given";
                 let refusal =
                     Refusal { retry_after: Some(retry_after), ..Refusal::new(Reason::RateLimited, text) };
-                self.refuse(key, request, refusal, now);
+                self.refuse_any(key, request, refusal, now);
             }
             Err(wait) => {
                 self.counters.parked += 1;
-                client.park.push(Parked { request: Some(request), signal }, wait, now);
+                client.park.push(Parked { request, signal: signal.into_owned() }, wait, now);
                 if client.park.bytes() >= self.limits.park_bytes {
                     client.session.pause(now);
                 }
@@ -73,7 +72,7 @@ impl Shard {
                 self.resumable.push(key);
             }
             match (request, client.client_id.clone()) {
-                (Some(request), _) => self.accept_and_answer(key, request, signal, now),
+                (Some(request), _) => self.accept_and_answer(key, Some(request), &signal, now),
                 (None, Some(sender)) => self.accept_unheard(&sender, signal, now),
                 (None, None) => {}
             }
@@ -101,9 +100,8 @@ impl Shard {
     }
 
     /// A send whose sender has gone, or has come back on a new connection: nobody hears of it but the counters.
-    fn accept_unheard(&mut self, sender: &ClientId, mut signal: Signal, now: Instant) {
-        signal.options.receipt = ReceiptMode::None;
-        if let Err(refusal) = self.accept(None, sender, signal, now) {
+    fn accept_unheard(&mut self, sender: &ClientId, signal: Signal<'_>, now: Instant) {
+        if let Err(refusal) = self.send_will(sender, signal, now) {
             self.counters.count_refusal(refusal.reason);
         }
     }
@@ -113,14 +111,40 @@ impl Shard {
         self.reply(key, Reply::Refused(request, refusal), now);
     }
 
-    fn accept_and_answer(&mut self, key: ConnectionKey, request: RequestId, signal: Signal, now: Instant) {
-        let Some(client) = self.clients.get(key) else { return };
-        let Some(sender) = client.client_id.clone() else {
-            let text = "only a client id of 1-64 of A-Z a-z 0-9 . _ : - can send signals";
-            return self.refuse(key, request, Refusal::new(Reason::NotAuthorized, text), now);
-        };
-        if let Err(refusal) = self.accept(Some((key, request)), &sender, signal, now) {
-            self.refuse(key, request, refusal, now);
+    /// Refuses what somebody may wait to hear of.
+    pub(super) fn refuse_any(
+        &mut self,
+        key: ConnectionKey,
+        request: Option<RequestId>,
+        refusal: Refusal,
+        now: Instant,
+    ) {
+        match request {
+            Some(request) => self.refuse(key, request, refusal, now),
+            None => self.counters.count_refusal(refusal.reason),
+        }
+    }
+
+    fn accept_and_answer(
+        &mut self,
+        key: ConnectionKey,
+        request: Option<RequestId>,
+        signal: &Signal<'_>,
+        now: Instant,
+    ) {
+        match self.send_along(key, request, signal, now) {
+            Some(Ok(())) => {}
+            Some(Err(refusal)) => self.refuse_any(key, request, refusal, now),
+            None => {
+                let Some(sender) = self.clients.get(key).and_then(|client| client.client_id.clone()) else {
+                    let text = "only a client id of 1-64 of A-Z a-z 0-9 . _ : - can send signals";
+                    return self.refuse_any(key, request, Refusal::new(Reason::NotAuthorized, text), now);
+                };
+                let waits = request.map(|request| (key, request));
+                if let Err(refusal) = self.accept(waits, &sender, signal, now) {
+                    self.refuse_any(key, request, refusal, now);
+                }
+            }
         }
     }
 
@@ -128,11 +152,35 @@ impl Shard {
     pub(super) fn send_will(
         &mut self,
         sender: &ClientId,
-        mut signal: Signal,
+        mut signal: Signal<'_>,
         now: Instant,
     ) -> Result<(), Refusal> {
-        signal.options.receipt = ReceiptMode::None;
-        self.accept(None, sender, signal, now)
+        if signal.options().receipt != ReceiptMode::None {
+            Rc::make_mut(&mut signal.addressed).options.receipt = ReceiptMode::None;
+        }
+        self.accept(None, sender, &signal, now)
+    }
+
+    /// Whether the rules let this client send so, and the gateway can.
+    pub(super) fn judge_send(&self, sender: &ClientId, addressed: &Addressed) -> Result<(), Refusal> {
+        let object = match &addressed.target {
+            Target::Client(client) => Object::Client(client.as_str()),
+            Target::Group { group, .. } => Object::Group(group.as_str()),
+        };
+        if !self.may_id(sender.as_str(), Action::Send, object) {
+            return Err(Refusal::new(Reason::NotAuthorized, "the rules don't let this client send there"));
+        }
+        if addressed.options.urgent && !self.may_id(sender.as_str(), Action::Urgent, object) {
+            return Err(Refusal::new(
+                Reason::NotAuthorized,
+                "the rules don't let this client send urgent signals",
+            ));
+        }
+        // To take it and keep nothing would be a promise broken (S10).
+        if addressed.options.store {
+            return Err(Refusal::new(Reason::Unsupported, "this gateway doesn't store signals yet"));
+        }
+        Ok(())
     }
 
     /// Judges a signal, and sends it on its way to every shard that has a recipient or observer.
@@ -140,85 +188,65 @@ impl Shard {
         &mut self,
         waits: Option<(ConnectionKey, RequestId)>,
         sender: &ClientId,
-        signal: Signal,
+        signal: &Signal<'_>,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let identity = Identity::from(sender.clone());
-        let object = match &signal.target {
-            Target::Client(client) => Object::Client(client.as_str()),
-            Target::Group { group, .. } => Object::Group(group.as_str()),
-        };
-        if !self.may(&identity, Action::Send, object) {
-            return Err(Refusal::new(Reason::NotAuthorized, "the rules don't let this client send there"));
-        }
-        if signal.options.urgent && !self.may(&identity, Action::Urgent, object) {
-            return Err(Refusal::new(
-                Reason::NotAuthorized,
-                "the rules don't let this client send urgent signals",
-            ));
-        }
-        // To take it and keep nothing would be a promise broken (S10).
-        if signal.options.store {
-            return Err(Refusal::new(Reason::Unsupported, "this gateway doesn't store signals yet"));
-        }
-        let receipt = signal.options.receipt;
+        self.judge_send(sender, &signal.addressed)?;
+        let receipt = signal.options().receipt;
         if let Some((key, _)) = waits
             && receipt != ReceiptMode::None
             && self.clients.get(key).is_some_and(|c| c.open_receipts >= self.limits.receipts_per_client)
         {
             return Err(Refusal::new(Reason::Busy, "too many receipts of this client are still open"));
         }
-        let shares = self.shares(sender, &signal.target);
+        let shares = self.shares(sender, signal.target());
         if shares.keys().any(|&shard| shard != self.index && !self.backbone.has_room(shard)) {
             return Err(Refusal::new(Reason::Overflow, "the queue to a part of the gateway is full"));
         }
-
-        let deadline = signal.options.ttl.map(|ttl| now + u64::from(ttl));
-        let (group, client) = match &signal.target {
-            Target::Client(client) => (None, Some(client.clone())),
-            Target::Group { group, .. } => (Some(group.clone()), None),
-        };
-        let message = Message {
-            origin: Origin::Signal { sender: sender.clone(), group, client, mode: signal.target.mode() },
-            payload: signal.payload,
-            properties: signal.properties,
-            qos: signal.qos,
-            deadline,
-            urgent: signal.options.urgent,
-        };
-        let accepted = Arc::new(AcceptedSignal {
-            message: Arc::new(message),
-            sender: sender.clone(),
-            target: signal.target.clone(),
-            echo: signal.options.echo,
-            receipt,
-            closes: deadline.unwrap_or(now + self.limits.receipt_timeout),
-        });
         self.counters.signals += 1;
-        let send = match waits {
-            None => SendKey::default(),
-            Some((key, request)) => {
-                if receipt != ReceiptMode::None
-                    && let Some(client) = self.clients.get_mut(key)
-                {
-                    client.open_receipts += 1;
-                }
-                self.sends.insert(InFlight {
-                    key,
-                    request,
-                    id: signal.options.id,
-                    target: signal.target,
-                    receipt,
-                    awaiting_taken: shares.len(),
-                    awaiting_final: shares.len(),
-                    acknowledged: false,
-                    counts: ReceiptCounts::default(),
-                    entries: Vec::new(),
-                })
-            }
-        };
+        let send = self.begin_send(waits, signal, shares.len());
+        let accepted = Arc::new(self.accepted(sender, signal, now));
         self.dispatch(send, &accepted, shares, now);
         Ok(())
+    }
+
+    /// The signal for all shards that have a share of it.
+    pub(super) fn accepted(&self, sender: &ClientId, signal: &Signal<'_>, now: Instant) -> AcceptedSignal {
+        let view = signal.view(sender, now);
+        AcceptedSignal {
+            message: Arc::new(view.to_message(|| Identity::from(sender.clone()))),
+            sender: sender.clone(),
+            target: signal.target().clone(),
+            echo: signal.options().echo,
+            receipt: signal.options().receipt,
+            closes: view.deadline.unwrap_or(now + self.limits.receipt_timeout),
+        }
+    }
+
+    /// Notes who waits for what `shards` shards make of a send.
+    pub(super) fn begin_send(
+        &mut self,
+        waits: Option<(ConnectionKey, RequestId)>,
+        signal: &Signal<'_>,
+        shards: usize,
+    ) -> SendKey {
+        let Some((key, request)) = waits else { return SendKey::default() };
+        let receipt = signal.options().receipt;
+        if receipt != ReceiptMode::None
+            && let Some(client) = self.clients.get_mut(key)
+        {
+            client.open_receipts += 1;
+        }
+        self.sends.insert(InFlight {
+            key,
+            request,
+            addressed: signal.addressed.clone(),
+            awaiting_taken: shards,
+            awaiting_final: shards,
+            acknowledged: false,
+            counts: ReceiptCounts::default(),
+            entries: Vec::new(),
+        })
     }
 
     fn dispatch(
@@ -248,42 +276,42 @@ impl Shard {
 
     /// Which shards are to judge which recipients. Shards without interest are left out, but listed clients'
     /// owners are always asked, since only they can say NOT_MEMBER.
-    fn shares(&self, sender: &ClientId, target: &Target) -> Map<ShardIndex, Share> {
+    pub(super) fn shares(&self, sender: &ClientId, target: &Target) -> Map<ShardIndex, Share> {
         let shards = self.backbone.shards();
         let mut shares: Map<ShardIndex, Share> = Map::default();
-        let prefix = &self.session_config.prefix;
-        let observed = match target {
+        match target {
             Target::Client(client) => {
                 shares.insert(owner(client.as_str(), shards), Share::Client);
-                format!("{prefix}/c/{client}/{sender}")
             }
-            Target::Group { group, recipients, except } => {
-                match recipients {
-                    Recipients::All => {
-                        let peers = self.peer_groups.get(group).into_iter().flatten().copied();
-                        let own = self.groups.contains_key(group).then_some(self.index);
-                        let provisioned = self.rules.members(group).into_iter().flatten();
-                        let owners = provisioned.map(|client| owner(client.as_str(), shards));
-                        shares.extend(peers.chain(own).chain(owners).map(|shard| (shard, Share::Members)));
-                    }
-                    Recipients::Only(listed) => {
-                        for client in listed.iter().filter(|client| !except.contains(client.as_str())) {
-                            let share = shares
-                                .entry(owner(client.as_str(), shards))
-                                .or_insert_with(|| Share::Listed(Vec::new()));
-                            if let Share::Listed(clients) = share {
-                                clients.push(client.clone());
-                            }
+            Target::Group { group, recipients, except } => match recipients {
+                Recipients::All => {
+                    let peers = self.peer_groups.get(group).into_iter().flatten().copied();
+                    let own = self.groups.contains_key(group).then_some(self.index);
+                    let provisioned = self.rules.members(group).into_iter().flatten();
+                    let owners = provisioned.map(|client| owner(client.as_str(), shards));
+                    shares.extend(peers.chain(own).chain(owners).map(|shard| (shard, Share::Members)));
+                }
+                Recipients::Only(listed) => {
+                    for client in listed.iter().filter(|client| !except.contains(client.as_str())) {
+                        let share = shares
+                            .entry(owner(client.as_str(), shards))
+                            .or_insert_with(|| Share::Listed(Vec::new()));
+                        if let Share::Listed(clients) = share {
+                            clients.push(client.clone());
                         }
                     }
                 }
-                format!("{prefix}/g/{group}/{sender}")
-            }
-        };
+            },
+        }
         if self.observing > 0 {
             shares.entry(self.index).or_insert(Share::Observers);
         }
         if self.peer_observing > 0 {
+            let prefix = &self.session_config.prefix;
+            let observed = match target {
+                Target::Client(client) => format!("{prefix}/c/{client}/{sender}"),
+                Target::Group { group, .. } => format!("{prefix}/g/{group}/{sender}"),
+            };
             let short = observed.rsplit_once('/').map_or(observed.as_str(), |(short, _)| short);
             let mut observing: Set<ShardIndex> = Set::default();
             for name in [short, &observed] {
@@ -325,7 +353,7 @@ impl Shard {
         }
         let (key, request) = (in_flight.key, in_flight.request);
         let first_time = !std::mem::replace(&mut in_flight.acknowledged, true);
-        let finished = in_flight.receipt == ReceiptMode::None || in_flight.awaiting_final == 0;
+        let finished = in_flight.receipt() == ReceiptMode::None || in_flight.awaiting_final == 0;
         if first_time {
             self.reply(key, Reply::Done(request), now);
         }
@@ -333,7 +361,7 @@ impl Shard {
             return;
         }
         let Some(in_flight) = self.sends.remove(send) else { return };
-        if in_flight.receipt == ReceiptMode::None {
+        if in_flight.receipt() == ReceiptMode::None {
             return;
         }
         match self.clients.get_mut(key) {
@@ -345,6 +373,10 @@ impl Shard {
 }
 
 impl InFlight {
+    fn receipt(&self) -> ReceiptMode {
+        self.addressed.options.receipt
+    }
+
     fn merge(&mut self, report: ShardReport) {
         self.awaiting_final = self.awaiting_final.saturating_sub(1);
         self.counts.merge(&report.counts);
@@ -357,9 +389,9 @@ impl InFlight {
         }
         ReceiptReport {
             request: self.request,
-            id: self.id,
-            target: self.target,
-            mode: self.receipt,
+            id: self.addressed.options.id.clone(),
+            target: self.addressed.target.clone(),
+            mode: self.addressed.options.receipt,
             interim: false,
             counts: self.counts,
             entries: self.entries,

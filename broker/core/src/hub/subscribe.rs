@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::topic_tree::MAX_LEVELS;
-use super::{ConnectionKey, Shard, SubscribeKey, shared};
+use super::{ConnectionKey, Member, Shard, SubscribeKey, shared};
 use crate::backbone::{Backbone, InterestKey, PeerMessage, ShardIndex};
 use crate::model::{
     Filter, GroupName, Instant, QoS, Reason, Reception, Refusal, Reply, RequestId, SubscribeItem,
@@ -76,6 +76,7 @@ impl Shard {
             Filter::Inbox => {
                 if let Some(client) = self.clients.get_mut(key) {
                     client.inbox = Some(reception);
+                    self.by_identity.touch();
                 }
                 return Ok(reception.qos);
             }
@@ -159,7 +160,13 @@ impl Shard {
     ) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let is_new = client.groups.insert(group.clone());
-        self.groups.entry(group.clone()).or_default().insert(key, reception);
+        let object = Object::Group(group.as_str());
+        let may_receive = match client.client_id.clone() {
+            Some(id) => self.may_id(id.as_str(), Action::Receive, object),
+            // A plain MQTT client needs a name only for rules that tell names apart.
+            None => self.rules.is_uniform(Action::Receive) && self.may_id("", Action::Receive, object),
+        };
+        self.groups.entry(group.clone()).or_default().insert(key, Member { reception, may_receive });
         self.counters.groups = self.groups.len() as u64;
         self.add_interest(InterestKey::Group(group), is_new, pending);
     }
@@ -194,7 +201,7 @@ impl Shard {
     /// Takes a client out of a group or topic filter that it is no longer noted to have.
     pub(super) fn forget(&mut self, key: ConnectionKey, filter: &Filter, now: Instant) {
         match filter {
-            Filter::Inbox => {}
+            Filter::Inbox => self.by_identity.touch(),
             Filter::Group(group) => {
                 if let Some(members) = self.groups.get_mut(group) {
                     members.swap_remove(&key);

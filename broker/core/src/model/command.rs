@@ -21,10 +21,10 @@ pub enum Command<'i> {
     Connect(Box<ConnectRequest>),
     /// A signal. Answered by [`Reply::Done`] or [`Reply::Refused`], and by [`Reply::Receipt`] if asked for.
     Send {
-        /// Given back with the answer.
-        request: RequestId,
+        /// Given back with the answer. None: nobody waits for one.
+        request: Option<RequestId>,
         /// The signal.
-        signal: Box<Signal>,
+        signal: Signal<'i>,
         /// The sender can be told a refusal; else it is slowed when over its rate (S7).
         refusable: bool,
     },
@@ -66,7 +66,16 @@ pub enum Command<'i> {
     },
 }
 
-impl Command<'_> {
+impl<'i> Command<'i> {
+    /// The same send or publish, with nobody who waits for the answer.
+    pub fn unheard(self) -> Self {
+        match self {
+            Self::Publish { publication, .. } => Self::Publish { request: None, publication },
+            Self::Send { signal, refusable, .. } => Self::Send { request: None, signal, refusable },
+            other => other,
+        }
+    }
+
     /// The command for itself.
     pub fn into_owned(self) -> Command<'static> {
         match self {
@@ -74,7 +83,9 @@ impl Command<'_> {
                 Command::Publish { request, publication: publication.into_owned() }
             }
             Self::Connect(request) => Command::Connect(request),
-            Self::Send { request, signal, refusable } => Command::Send { request, signal, refusable },
+            Self::Send { request, signal, refusable } => {
+                Command::Send { request, signal: signal.into_owned(), refusable }
+            }
             Self::Refuse { request, refusal } => Command::Refuse { request, refusal },
             Self::Subscribe { request, items } => Command::Subscribe { request, items },
             Self::Unsubscribe { request, filters } => Command::Unsubscribe { request, filters },
@@ -139,7 +150,7 @@ pub struct Challenge(pub [u8; bugle_protocol::auth::NONCE]);
 #[derive(Clone, Debug)]
 pub enum Will {
     /// A signal, checked when it fires (T1).
-    Send(Box<Signal>),
+    Send(Box<Signal<'static>>),
     /// A message to a plain topic.
     Publish {
         /// The message, without a deadline.

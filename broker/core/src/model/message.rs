@@ -75,6 +75,20 @@ pub struct MessageView<'a> {
     pub deadline: Option<Instant>,
     /// As in [`Message`].
     pub urgent: bool,
+    /// The packet that brought it, if recipients may get it as it is.
+    pub as_sent: Option<AsSent<'a>>,
+}
+
+/// A PUBLISH as the publisher's client wrote it. A recipient of the same form is sent the same bytes, but for the packet
+/// identifier.
+#[derive(Clone, Copy, Debug)]
+pub struct AsSent<'a> {
+    /// The whole packet, without properties.
+    pub packet: &'a [u8],
+    /// Where in it the packet identifier is, for QoS 1 and 2.
+    pub packet_id_at: Option<usize>,
+    /// Its form, as in [`EncodingKey`].
+    pub form: u32,
 }
 
 /// Where a message comes from, as far as a recipient sees it.
@@ -116,6 +130,7 @@ impl Message {
             qos: self.qos,
             deadline: self.deadline,
             urgent: self.urgent,
+            as_sent: None,
         }
     }
 }
@@ -151,7 +166,7 @@ pub enum Text<'i> {
     /// In the packet.
     Borrowed(&'i str),
     /// In a table.
-    Shared(Arc<str>),
+    Shared(Rc<str>),
 }
 
 impl Text<'_> {
@@ -196,6 +211,8 @@ pub struct Publication<'i> {
     pub retain: bool,
     /// As in [`Message`].
     pub deadline: Option<Instant>,
+    /// The packet, if it is one that recipients may get as it is.
+    pub as_sent: Option<AsSent<'i>>,
 }
 
 impl Publication<'_> {
@@ -208,6 +225,7 @@ impl Publication<'_> {
             qos: self.qos,
             deadline: self.deadline,
             urgent: false,
+            as_sent: self.as_sent,
         }
     }
 
@@ -217,7 +235,10 @@ impl Publication<'_> {
             topic: self.topic.into_owned(),
             payload: Cow::Owned(self.payload.into_owned()),
             properties: Cow::Owned(self.properties.into_owned()),
-            ..self
+            qos: self.qos,
+            retain: self.retain,
+            deadline: self.deadline,
+            as_sent: None,
         }
     }
 }

@@ -16,11 +16,11 @@ pub use command::{
 pub use identity::{ClientId, GroupName, Identity, MessageId};
 pub use limits::{Limits, OfflineFull};
 pub use message::{
-    Delivery, EncodingKey, Encodings, Message, MessageView, Origin, OriginView, Outgoing, Publication, QoS,
-    ReceiptSlot, Reception, Settled, ShareId, Text,
+    AsSent, Delivery, EncodingKey, Encodings, Message, MessageView, Origin, OriginView, Outgoing,
+    Publication, QoS, ReceiptSlot, Reception, Settled, ShareId, Text,
 };
 pub use outcome::{ReceiptReport, Refusal};
-pub use signal::{RecipientList, Recipients, Signal, SignalOptions, Target};
+pub use signal::{Addressed, RecipientList, Recipients, Signal, SignalOptions, Target};
 pub use time::Instant;
 
 pub use bugle_protocol::{Mode, Reason, ReceiptCounts, ReceiptMode, Status};

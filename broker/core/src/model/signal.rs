@@ -1,11 +1,12 @@
 //! A send as the hub gets it: checked against S3, S4 and S6, whichever protocol it came by.
 
+use std::borrow::Cow;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bugle_protocol::{MAX_LIST, MAX_PAYLOAD, Mode, Reason, ReceiptMode};
-use bytes::Bytes;
 
-use super::{ClientId, GroupName, MessageId, QoS, Refusal, Set};
+use super::{AsSent, ClientId, GroupName, Instant, MessageId, MessageView, OriginView, QoS, Refusal, Set};
 
 /// An *only* or *except* list: at most 128 entries counted as given, duplicates collapsed (S4).
 #[derive(Clone, Debug, Default)]
@@ -130,23 +131,70 @@ pub struct SignalOptions {
     pub id: Option<MessageId>,
 }
 
-/// A signal, ready to be judged by the rules.
+/// Whom a signal is for, and how: what a sender mostly says again with the next one, so that it is shared.
 #[derive(Clone, Debug)]
-pub struct Signal {
+pub struct Addressed {
     /// Whom it is for.
     pub target: Target,
     /// How.
     pub options: SignalOptions,
-    /// At most 8192 bytes.
-    pub payload: Bytes,
-    /// MQTT 5 properties that pass unaltered, as on the wire: user properties, content type, response
-    /// topic, correlation data, payload format (T2).
-    pub properties: Bytes,
-    /// The QoS that it was sent with; a device's signals are at least once.
-    pub qos: QoS,
 }
 
-impl Signal {
+/// A signal, ready to be judged by the rules, in the packet that brought it as far as it can be.
+#[derive(Clone, Debug)]
+pub struct Signal<'i> {
+    /// Whom it is for, and how.
+    pub addressed: Rc<Addressed>,
+    /// At most 8192 bytes.
+    pub payload: Cow<'i, [u8]>,
+    /// MQTT 5 properties that pass unaltered, as on the wire: user properties, content type, response
+    /// topic, correlation data, payload format (T2).
+    pub properties: Cow<'i, [u8]>,
+    /// The QoS that it was sent with; a device's signals are at least once.
+    pub qos: QoS,
+    /// The packet, if it is one that recipients may get as it is.
+    pub as_sent: Option<AsSent<'i>>,
+}
+
+impl Signal<'_> {
+    /// Whom it is for.
+    pub fn target(&self) -> &Target {
+        &self.addressed.target
+    }
+
+    /// How it is sent.
+    pub fn options(&self) -> &SignalOptions {
+        &self.addressed.options
+    }
+
+    /// A look at the message that its recipients get, accepted from `sender` at this moment.
+    pub fn view<'a>(&'a self, sender: &'a ClientId, now: Instant) -> MessageView<'a> {
+        let (group, client) = match self.target() {
+            Target::Client(client) => (None, Some(client)),
+            Target::Group { group, .. } => (Some(group), None),
+        };
+        MessageView {
+            origin: OriginView::Signal { sender, group, client, mode: self.target().mode() },
+            payload: &self.payload,
+            properties: &self.properties,
+            qos: self.qos,
+            deadline: self.options().ttl.map(|ttl| now + u64::from(ttl)),
+            urgent: self.options().urgent,
+            as_sent: self.as_sent,
+        }
+    }
+
+    /// The signal for itself.
+    pub fn into_owned(self) -> Signal<'static> {
+        Signal {
+            addressed: self.addressed,
+            payload: Cow::Owned(self.payload.into_owned()),
+            properties: Cow::Owned(self.properties.into_owned()),
+            qos: self.qos,
+            as_sent: None,
+        }
+    }
+
     /// Whether a payload of this length may be sent (S6).
     pub fn check_payload(length: usize) -> Result<(), Refusal> {
         if length <= MAX_PAYLOAD {

@@ -17,6 +17,7 @@ mod outbound;
 
 use std::collections::VecDeque;
 use std::mem;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bugle_protocol::{Frame, MAX_BODY, NameKind, Reason, VERSION, Welcome, split};
@@ -44,7 +45,7 @@ pub struct DeviceSession {
     kept: Vec<u8>,
     kept_at: usize,
     /// What the device announced, by handle.
-    names: Vec<Option<(NameKind, Arc<str>)>>,
+    names: Vec<Option<(NameKind, Rc<str>)>>,
     /// Numbered frames of the device so far.
     received: u32,
     /// Of these, from `received - unfinished.len()` on: whether it takes window, and is done.

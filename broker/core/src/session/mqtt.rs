@@ -22,6 +22,7 @@ mod connect;
 mod deliver;
 mod filter;
 mod in_flight;
+mod known;
 mod link;
 mod notice;
 pub(crate) mod passthrough;
@@ -38,6 +39,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use self::in_flight::Stage;
+use self::known::Known;
 use self::link::{Link, Measured};
 use self::state::{Form, SessionState};
 use super::{SessionConfig, SessionCounters};
@@ -59,6 +61,8 @@ pub struct MqttSession {
     /// The second of two commands that one packet makes.
     second_command: Option<Command<'static>>,
     settled: VecDeque<(ReceiptSlot, Settled)>,
+    /// What it published to last.
+    known: Option<Box<Known>>,
     /// Why the session itself ended the connection, until the hub has counted it.
     fault: Option<Reason>,
     /// What was dropped.
@@ -106,6 +110,7 @@ impl MqttSession {
             state: SessionState::new(),
             second_command: None,
             settled: VecDeque::new(),
+            known: None,
             fault: None,
             counters: SessionCounters::default(),
         }
@@ -308,6 +313,10 @@ impl MqttSession {
     fn next_packet<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Next<'i> {
         if !self.link.has_input() {
             let available = *input;
+            if let Some((length, command)) = self.known_publish(available) {
+                *input = available.get(length..).unwrap_or_default();
+                return Next::Handled(Some(command));
+            }
             return match self.measure(available) {
                 Ok(Measured::Whole(length)) => {
                     let (frame, rest) = available.split_at(length.min(available.len()));

@@ -454,11 +454,11 @@ impl Gateway {
 
     /// What is written to the client stays in its mailbox.
     pub fn stop_reading(&mut self, who: Who) {
-        self.clients[who.0].reads = false;
+        self.set_reads(who, false);
     }
 
     pub fn read_again(&mut self, who: Who) {
-        self.clients[who.0].reads = true;
+        self.set_reads(who, true);
         self.pump();
     }
 
@@ -550,6 +550,13 @@ impl Gateway {
             }
         }
         self.now = end;
+    }
+
+    /// A client that doesn't read fills its socket, of which its process tells the shard.
+    fn set_reads(&mut self, who: Who, reads: bool) {
+        let client = &mut self.clients[who.0];
+        client.reads = reads;
+        self.shards[client.shard].set_stalled(client.key, !reads);
     }
 
     /// Moves bytes and messages until nothing moves any more.

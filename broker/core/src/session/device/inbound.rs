@@ -2,21 +2,21 @@
 
 use std::borrow::Cow;
 use std::num::NonZeroU16;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bugle_protocol::{
     Frame, Hello, Kind, MAX_PAYLOAD, MAX_TOPIC, MIN_DEVICE_BODY, Malformed, NameKind, NameList, NameRef,
     Publish, RawFrame, Reason, Send, Status, Target as WireTarget, VERSION, announced_handle, is_name,
 };
-use bytes::Bytes;
 
 use super::{
     Announcer, Asking, DeviceSession, NAMES, Phase, Received, Sent, Terms, UNWINDOWED, WINDOW, refusal,
 };
 use crate::model::{
-    ClientId, Command, ConnectRequest, Credential, Filter, GroupName, Identity, Instant, MessageId,
-    Publication, QoS, Reception, RecipientList, Refusal, RequestId, Settled, Signal, SignalOptions,
-    SubscribeItem, Target, Text, Will,
+    Addressed, ClientId, Command, ConnectRequest, Credential, Filter, GroupName, Identity, Instant,
+    MessageId, Publication, QoS, Reception, RecipientList, Refusal, RequestId, Settled, Signal,
+    SignalOptions, SubscribeItem, Target, Text, Will,
 };
 use crate::mqtt::{RetainHandling, topic};
 
@@ -75,7 +75,9 @@ impl DeviceSession {
             return Err(refusal(Reason::BadOption, "a device takes bodies of at least 128 bytes"));
         }
         let will = hello.will.map(|will| match will.frame() {
-            Ok(Frame::Send(send)) => self.signal(&send).map(|signal| Will::Send(Box::new(signal))),
+            Ok(Frame::Send(send)) => {
+                self.signal(&send).map(|signal| Will::Send(Box::new(signal.into_owned())))
+            }
             Ok(Frame::Publish(publish)) => self.publication(&publish).map(|publication| {
                 let publisher = || Identity::new(hello.client_id);
                 let message = Arc::new(publication.view().to_message(publisher));
@@ -227,7 +229,7 @@ impl DeviceSession {
                 Command::Unsubscribe { request, filters: vec![self.group_filter(group)?] }
             }
             Frame::Send(send) => {
-                Command::Send { request, signal: Box::new(self.signal(&send)?), refusable: true }
+                Command::Send { request: Some(request), signal: self.signal(&send)?, refusable: true }
             }
             Frame::Publish(publish) => {
                 Command::Publish { request: Some(request), publication: self.publication(&publish)? }
@@ -272,7 +274,7 @@ impl DeviceSession {
         }
     }
 
-    fn resolve_handle(&self, handle: NonZeroU16, kind: NameKind) -> Result<&Arc<str>, Refusal> {
+    fn resolve_handle(&self, handle: NonZeroU16, kind: NameKind) -> Result<&Rc<str>, Refusal> {
         match self.names.get(usize::from(handle.get()) - 1) {
             Some(Some((found, text))) if *found == kind => Ok(text),
             _ => Err(refusal(Reason::UnknownHandle, format!("handle {handle} stands for no {kind:?}"))),
@@ -303,7 +305,7 @@ impl DeviceSession {
         name.split('/').next() == Some(&self.config.prefix)
     }
 
-    fn signal(&self, send: &Send<'_>) -> Result<Signal, Refusal> {
+    fn signal<'i>(&self, send: &Send<'i>) -> Result<Signal<'i>, Refusal> {
         Signal::check_payload(send.payload.len())?;
         Signal::check_ttl(send.ttl)?;
         let target = match send.target {
@@ -320,19 +322,20 @@ impl DeviceSession {
             MessageId::new(id)
                 .ok_or_else(|| refusal(Reason::BadOption, "a message id is 1-64 of A-Z a-z 0-9 . _ : -"))
         });
+        let options = SignalOptions {
+            ttl: send.ttl,
+            receipt: send.receipt,
+            store: send.store,
+            echo: send.echo,
+            urgent: send.urgent,
+            id: id.transpose()?,
+        };
         Ok(Signal {
-            target,
-            options: SignalOptions {
-                ttl: send.ttl,
-                receipt: send.receipt,
-                store: send.store,
-                echo: send.echo,
-                urgent: send.urgent,
-                id: id.transpose()?,
-            },
-            payload: Bytes::copy_from_slice(send.payload),
-            properties: Bytes::new(),
+            addressed: Rc::new(Addressed { target, options }),
+            payload: Cow::Borrowed(send.payload),
+            properties: Cow::Borrowed(&[]),
             qos: QoS::AtLeastOnce,
+            as_sent: None,
         })
     }
 
@@ -362,6 +365,7 @@ impl DeviceSession {
             qos: qos(publish.at_least_once),
             retain: publish.retain,
             deadline: None,
+            as_sent: None,
         })
     }
 }

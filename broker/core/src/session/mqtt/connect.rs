@@ -1,6 +1,8 @@
 //! CONNECT, and the CONNACK that answers it.
 
+use std::borrow::Cow;
 use std::num::NonZeroU16;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,8 +10,8 @@ use bytes::Bytes;
 use super::link::{OwnAliases, TOPIC_ALIAS_MAXIMUM};
 use super::{MqttSession, Phase, passthrough, reasons, signal_topic};
 use crate::model::{
-    Command, ConnectRequest, Connected, Credential, Identity, Instant, Message, NEVER_EXPIRES, Origin,
-    Reason, Refusal, Signal, Will,
+    Addressed, Command, ConnectRequest, Connected, Credential, Identity, Instant, Message, NEVER_EXPIRES,
+    Origin, Reason, Refusal, Signal, Will,
 };
 use crate::mqtt::{self, ConnAck, Connect, Packet, Property, PropertyWriter, ReasonCode, Version};
 
@@ -117,8 +119,13 @@ impl MqttSession {
                 return Err(refused(Refusal::new(Reason::RetainRefused, "signals are not retained")));
             }
             Signal::check_payload(payload.len()).map_err(refused)?;
-            let properties = passthrough::write(&will.properties, signal_topic::is_reserved).into();
-            return Ok(Will::Send(Box::new(Signal { target, options, payload, properties, qos: will.qos })));
+            return Ok(Will::Send(Box::new(Signal {
+                addressed: Rc::new(Addressed { target, options }),
+                payload: Cow::Owned(will.payload.to_vec()),
+                properties: Cow::Owned(passthrough::write(&will.properties, signal_topic::is_reserved)),
+                qos: will.qos,
+                as_sent: None,
+            })));
         }
         if will.topic.starts_with('$') {
             return Err(refused(Refusal::new(Reason::NotAuthorized, "topics with $ are the gateway's")));

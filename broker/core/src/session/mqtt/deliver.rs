@@ -11,8 +11,8 @@ use super::in_flight::{Entry, Resend, Stage};
 use super::link::OwnAlias;
 use super::{MqttSession, Phase, passthrough};
 use crate::model::{
-    Delivery, EncodingKey, Encodings, Instant, MessageView, OriginView, QoS, ReceiptSlot, Reception, Settled,
-    Status,
+    AsSent, Delivery, EncodingKey, Encodings, Instant, MessageView, OriginView, QoS, ReceiptSlot, Reception,
+    Settled, Status,
 };
 use crate::mqtt::{
     EncodeError, EncodedPublish, Packet, PacketType, Property, PropertyWriter, Publish, ReasonCode, Version,
@@ -114,8 +114,13 @@ impl MqttSession {
         }
         // An alias is this client's alone, and so is its packet.
         let encodings = encodings.filter(|_| form.alias.is_none());
+        let as_sent = message.as_sent.filter(|sent| form.is_of(sent));
         // Encoded first, so that what can't be sent takes no identifier.
         let shared = match encodings {
+            _ if as_sent.is_some_and(|sent| sent.packet.len() > self.link.max_packet) => {
+                return self.drop_oversize(slot);
+            }
+            _ if as_sent.is_some() => None,
             None => None,
             Some(encodings) => {
                 match encodings
@@ -135,12 +140,21 @@ impl MqttSession {
             };
             packet_id = Some((id, stage));
         }
-        match shared {
-            Some(encoded) => {
+        match (as_sent, shared) {
+            (Some(sent), _) => {
+                let start = out.len();
+                out.extend_from_slice(sent.packet);
+                if let (Some((id, _)), Some(at)) = (packet_id, sent.packet_id_at)
+                    && let Some(place) = out.get_mut(start + at..start + at + 2)
+                {
+                    place.copy_from_slice(&id.get().to_be_bytes());
+                }
+            }
+            (None, Some(encoded)) => {
                 let id = packet_id.map_or(NonZeroU16::MIN, |(id, _)| id);
                 encoded.copy_with_packet_id(id, false, out);
             }
-            None => {
+            (None, None) => {
                 let start = out.len();
                 let written = form.with_publish(message, &self.config.prefix, |publish| {
                     let packet_id = packet_id.map(|(id, _)| id);
@@ -225,13 +239,24 @@ impl Form {
         }
     }
 
+    /// Whether a packet as its sender wrote it, with nothing added, is one of this form.
+    fn is_of(&self, sent: &AsSent<'_>) -> bool {
+        self.remaining.is_none()
+            && self.subscription.is_none()
+            && self.alias.is_none()
+            && sent.form == self.bits()
+    }
+
     pub(super) fn key(&self) -> EncodingKey {
+        EncodingKey { form: self.bits(), ttl: self.remaining, subscription: self.subscription }
+    }
+
+    fn bits(&self) -> u32 {
         // 3.1 and 3.1.1 write the same PUBLISH.
-        let form = u32::from(super::is_expressive(self.version))
+        u32::from(super::is_expressive(self.version))
             | u32::from(self.qos.as_u8()) << 1
             | u32::from(self.with_sender) << 3
-            | u32::from(self.retain) << 4;
-        EncodingKey { form, ttl: self.remaining, subscription: self.subscription }
+            | u32::from(self.retain) << 4
     }
 
     fn encode(

@@ -2,7 +2,7 @@
 //! topic aliases.
 
 use std::num::NonZeroU16;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Fault, is_expressive};
 use crate::model::{Instant, Map};
@@ -44,7 +44,7 @@ pub(super) struct Link {
     input: Input,
     control: Vec<u8>,
     /// What the client's aliases stand for: that of alias n at n - 1.
-    aliases: Vec<Option<Arc<str>>>,
+    aliases: Vec<Option<Rc<str>>>,
     /// Aliases towards the client, if it takes any.
     pub(super) own_aliases: Option<Box<OwnAliases>>,
 }
@@ -219,7 +219,7 @@ impl Link {
     }
 
     /// The topic that a PUBLISH names or whose alias it uses (section 3.3.2.3.4). The error is for DISCONNECT.
-    pub(super) fn resolve_alias(&mut self, topic: &str, alias: u16) -> Result<Arc<str>, ReasonCode> {
+    pub(super) fn resolve_alias(&mut self, topic: &str, alias: u16) -> Result<Rc<str>, ReasonCode> {
         // [MQTT-3.3.2-9]
         if alias == 0 || alias > TOPIC_ALIAS_MAXIMUM {
             return Err(ReasonCode::TopicAliasInvalid);
@@ -231,7 +231,7 @@ impl Link {
         if self.aliases.len() <= index {
             self.aliases.resize(index + 1, None);
         }
-        let topic: Arc<str> = topic.into();
+        let topic: Rc<str> = topic.into();
         if let Some(place) = self.aliases.get_mut(index) {
             *place = Some(topic.clone());
         }

@@ -2,14 +2,16 @@
 //! answered.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use super::connect::packet_id;
 use super::state::{About, Answer, Destination, Outstanding, Pending};
 use super::{MqttSession, number, passthrough, reasons, signal_topic};
-use crate::model::{Command, Instant, Publication, QoS, Reason, Refusal, RequestId, Signal, Target, Text};
+use crate::model::{
+    Addressed, Command, Instant, Publication, QoS, Reason, ReceiptMode, Refusal, RequestId, Signal, Target,
+    Text,
+};
 use crate::mqtt::{Ack, PacketType, Properties, Property, PropertyWriter, Publish, ReasonCode};
 
 /// Identifiers of QoS 2 publishes that a client may leave unreleased where no receive maximum was announced.
@@ -35,12 +37,15 @@ impl MqttSession {
             return None;
         }
         let request = RequestId(number(publish.packet_id));
-        // Only its refusal would be told, to who wants notices.
-        let is_unheard = publish.qos == QoS::AtMostOnce && !self.wants_notices();
-        let (command, about) = match self.judged(&topic, publish, request, now) {
-            Ok(Command::Publish { publication, .. }) if is_unheard => {
-                return Some(Command::Publish { request: None, publication });
-            }
+        let judged = self.judged(&topic, publish, request, now);
+        if let Ok(command) = &judged
+            && !publish.retain
+            && publish.properties.is_empty()
+        {
+            self.remember(&topic, command);
+        }
+        let (command, about) = match judged {
+            Ok(command) if self.is_unheard(publish.qos, &command) => return Some(command.unheard()),
             Ok(command) => {
                 let about = self.wants_notices().then(|| about(&command, &topic));
                 (command, about)
@@ -83,6 +88,16 @@ impl MqttSession {
         true
     }
 
+    /// Whether nothing comes of the hub's answer: a refusal of QoS 0 is told to who wants notices, and only there come
+    /// receipts.
+    fn is_unheard(&self, qos: QoS, command: &Command<'_>) -> bool {
+        let receipt = match command {
+            Command::Send { signal, .. } => signal.options().receipt,
+            _ => ReceiptMode::None,
+        };
+        qos == QoS::AtMostOnce && receipt == ReceiptMode::None && !self.wants_notices()
+    }
+
     fn judged<'i>(
         &self,
         topic: &Text<'i>,
@@ -104,16 +119,17 @@ impl MqttSession {
             qos: publish.qos,
             retain: publish.retain,
             deadline: expiry.map(|seconds| now + u64::from(seconds) * 1000),
+            as_sent: None,
         };
         Ok(Command::Publish { request: Some(request), publication })
     }
 
-    fn signal(
+    fn signal<'i>(
         &self,
         rest: &str,
-        publish: &Publish<'_>,
+        publish: &Publish<'i>,
         request: RequestId,
-    ) -> Result<Command<'static>, Refusal> {
+    ) -> Result<Command<'i>, Refusal> {
         if self.state.me.is_none() {
             return Err(Refusal::new(
                 Reason::NotAuthorized,
@@ -126,14 +142,18 @@ impl MqttSession {
         }
         Signal::check_payload(publish.payload.len())?;
         let signal = Signal {
-            target,
-            options,
-            payload: Bytes::copy_from_slice(publish.payload),
-            properties: passthrough::write(&publish.properties, signal_topic::is_reserved).into(),
+            addressed: Rc::new(Addressed { target, options }),
+            payload: Cow::Borrowed(publish.payload),
+            properties: Cow::Owned(passthrough::write(&publish.properties, signal_topic::is_reserved)),
             qos: publish.qos,
+            as_sent: None,
         };
-        let refusable = self.link.is_expressive() && publish.qos != QoS::AtMostOnce;
-        Ok(Command::Send { request, signal: Box::new(signal), refusable })
+        Ok(Command::Send { request: Some(request), signal, refusable: self.is_refusable(publish.qos) })
+    }
+
+    /// Whether the client can be told a refusal of a publish (S7).
+    pub(super) fn is_refusable(&self, qos: QoS) -> bool {
+        self.link.is_expressive() && qos != QoS::AtMostOnce
     }
 
     /// The hub's answer to a publish. Its acknowledgement waits for those of earlier publishes: they leave in
@@ -236,7 +256,7 @@ impl MqttSession {
 fn about(command: &Command<'_>, topic: &str) -> About {
     match command {
         Command::Send { signal, .. } => {
-            let target = match &signal.target {
+            let target = match signal.target() {
                 Target::Client(client) => Target::Client(client.clone()),
                 // Only the name is said; lists would be kept alive for nothing.
                 Target::Group { group, .. } => Target::Group {
@@ -245,7 +265,7 @@ fn about(command: &Command<'_>, topic: &str) -> About {
                     except: Arc::default(),
                 },
             };
-            About { destination: Destination::Signal(target), id: signal.options.id.clone() }
+            About { destination: Destination::Signal(target), id: signal.options().id.clone() }
         }
         _ => About { destination: Destination::Topic(shortened(topic).into()), id: None },
     }

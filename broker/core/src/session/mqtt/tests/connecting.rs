@@ -103,7 +103,7 @@ fn t1_a_will_on_a_signal_topic_is_a_send_and_a_malformed_one_refuses_the_connect
         let (_, commands) = first(&with(will("sig/g/floor3?ttl=500")));
         let [Command::Connect(request)] = &commands[..] else { panic!() };
         let Some(Will::Send(signal)) = &request.will else { panic!() };
-        assert_eq!((signal.options.ttl, &signal.payload[..]), (Some(500), &b"gone"[..]));
+        assert_eq!((signal.options().ttl, &signal.payload[..]), (Some(500), &b"gone"[..]));
 
         let (_, commands) = first(&with(crate::mqtt::Will { retain: true, ..will("a/b") }));
         let [Command::Connect(request)] = &commands[..] else { panic!() };

@@ -58,10 +58,11 @@ fn run(pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
             commands.push(format!("{command:?}"));
             match command {
                 Command::Connect(_) => script.let_in("me", false),
-                Command::Send { request, .. } | Command::Publish { request: Some(request), .. } => {
+                Command::Send { request: Some(request), .. }
+                | Command::Publish { request: Some(request), .. } => {
                     script.done(request.0);
                 }
-                Command::Publish { request: None, .. } => {}
+                Command::Send { request: None, .. } | Command::Publish { request: None, .. } => {}
                 Command::Refuse { request, refusal } => script.refuse(request.0, refusal),
                 Command::Subscribe { request, items } => {
                     let results = items.into_iter().map(|item| item.map(|item| item.reception.qos)).collect();

@@ -26,9 +26,9 @@ fn t1_a_send_is_acknowledged_when_the_hub_says_so() {
             let [Command::Send { request, signal, refusable }] = &commands[..] else {
                 panic!("{commands:?}")
             };
-            assert_eq!(request.0, u32::from(number));
+            assert_eq!(*request, (number > 0).then_some(RequestId(number.into())));
             assert_eq!(*refusable, version == Version::V5 && number > 0);
-            assert_eq!((signal.qos, signal.options.ttl), (qos, Some(500)));
+            assert_eq!((signal.qos, signal.options().ttl), (qos, Some(500)));
             assert!(script.output().is_empty());
         }
         for request in [0, 7, 8] {
@@ -53,7 +53,7 @@ fn t2_reserved_keys_are_consumed_and_the_rest_passes_unaltered() {
         ],
     );
     let [Command::Send { signal, .. }] = &commands[..] else { panic!("{commands:?}") };
-    assert_eq!((signal.target.mode(), signal.options.ttl), (Mode::Only, Some(3000)));
+    assert_eq!((signal.target().mode(), signal.options().ttl), (Mode::Only, Some(3000)));
     let passed: Vec<_> = super::super::passthrough::read(&signal.properties).collect();
     assert_eq!(
         passed,
@@ -111,7 +111,7 @@ fn t3_refusals_in_both_versions() {
         let mut script = Script::connected(Version::V5, "me");
         script.publish(QoS::AtLeastOnce, 1, "sig/c/you");
         script.publish(QoS::ExactlyOnce, 2, "sig/c/you");
-        script.publish(QoS::AtMostOnce, 0, "sig/c/you");
+        script.publish(QoS::AtMostOnce, 0, "sig/c/you?receipt=each");
         script.refuse(1, refusal());
         script.refuse(2, Refusal { retry_after: Some(40), ..refusal() });
         script.refuse(0, refusal());
@@ -285,7 +285,7 @@ fn with_too_many_requests_unanswered_publishes_wait_but_pings_before_them_do_not
     let config = || config_with(|limits| limits.requests_per_client = 2);
     let mut script = Script::connected_with(config(), &connect(Version::V311, "me"));
     script.publish(QoS::AtLeastOnce, 1, "a");
-    script.publish(QoS::AtMostOnce, 0, "sig/c/you");
+    script.publish(QoS::AtMostOnce, 0, "sig/c/you?receipt=each");
     assert!(script.session.wants_bytes());
     script.packet(Packet::PingReq);
     assert_eq!(script.output(), ["PINGRESP"]);
