@@ -1,12 +1,14 @@
 //! Letting clients in, taking over, and what is left when they go (S1).
 
+use super::authenticate::Exchange;
 use super::credentials::Check;
 use super::park::Park;
 use super::timers::Timer;
 use super::{ConnectionKey, Shard};
 use crate::backbone::{Backbone, owner};
 use crate::model::{
-    Challenge, ConnectRequest, Connected, Identity, Instant, Message, Reason, Refusal, Reply, Will,
+    Challenge, ConnectRequest, Connected, Credential, Identity, Instant, Message, Reason, Refusal, Reply,
+    Will,
 };
 use crate::rules::{Action, Object};
 
@@ -15,18 +17,36 @@ const KEPT_PARKS: usize = 4096;
 
 impl Shard {
     pub(super) fn connect(&mut self, key: ConnectionKey, request: ConnectRequest, now: Instant) {
+        if let Credential::Scram { data } = &request.credential {
+            let data = data.clone();
+            return self.begin_connect(key, request, &data, now);
+        }
         let Some(client) = self.clients.get_mut(key) else { return };
-        let expected = client.challenge.take();
-        match self.credentials.check(request.identity.as_ref(), &request.credential, expected.as_deref()) {
+        let expected = match client.exchange.take().map(|exchange| *exchange) {
+            Some(Exchange::Challenge(challenge)) => Some(challenge),
+            _ => None,
+        };
+        match self.credentials.check(request.identity.as_ref(), &request.credential, expected.as_ref()) {
             Check::Good => {}
             Check::ChallengeFirst => {
                 let mut nonce = [0; bugle_protocol::auth::NONCE];
                 (self.random)(&mut nonce);
-                client.challenge = Some(Box::new(Challenge(nonce)));
+                client.exchange = Some(Box::new(Exchange::Challenge(Challenge(nonce))));
                 return self.reply(key, Reply::Challenge(Challenge(nonce)), now);
             }
             Check::Refused(refusal) => return self.refuse_connect(key, refusal, now),
         }
+        self.admit(key, request, None, now);
+    }
+
+    /// Lets a client in that is who it says. `authentication` ends the exchange by which it proved that.
+    pub(super) fn admit(
+        &mut self,
+        key: ConnectionKey,
+        request: ConnectRequest,
+        authentication: Option<Vec<u8>>,
+        now: Instant,
+    ) {
         if self.shutting_down {
             let refusal = Refusal::new(Reason::ShuttingDown, "the gateway is stopping");
             return self.refuse_connect(key, refusal, now);
@@ -70,11 +90,12 @@ impl Shard {
             self.join_provisioned(key, reception);
         }
         let session_expiry = self.clients.get(key).map_or(0, |client| client.session_expiry);
-        let connected = Connected { identity, assigned, session, session_present, session_expiry };
+        let connected =
+            Connected { identity, assigned, session, session_present, session_expiry, authentication };
         self.reply(key, Reply::Connected(connected), now);
     }
 
-    fn refuse_connect(&mut self, key: ConnectionKey, refusal: Refusal, now: Instant) {
+    pub(super) fn refuse_connect(&mut self, key: ConnectionKey, refusal: Refusal, now: Instant) {
         self.counters.count_refusal(refusal.reason);
         self.reply(key, Reply::ConnectRefused(refusal), now);
     }

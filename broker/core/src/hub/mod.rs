@@ -7,6 +7,7 @@
 //! (which recipients, receive rules, mailboxes) → `poll_transmit` (mailbox → session → bytes). The way back:
 //! the session settles a delivery → [`receipts`] → [`send`] merges the shards' reports → the sender's session.
 
+mod authenticate;
 mod away;
 mod connect;
 mod counters;
@@ -18,6 +19,7 @@ mod publish;
 mod rate;
 mod receipts;
 mod retained;
+mod scram;
 mod send;
 mod send_route;
 mod shared;
@@ -34,14 +36,16 @@ use slotmap::{DefaultKey, SlotMap};
 pub use crate::backbone::{PeerMessage, owner};
 pub use counters::{Counters, EachNumber};
 pub use credentials::Credentials;
+pub use scram::SCRAM_SHA_256;
 
 use crate::backbone::{Fifos, ShardIndex};
 use crate::model::{
-    Challenge, ClientId, Command, Encodings, GroupName, Identity, Instant, Limits, Map, Reason, Reception,
-    Refusal, Reply, Set, ShareId, Status, Will,
+    ClientId, Command, Encodings, GroupName, Identity, Instant, Limits, Map, Reason, Reception, Refusal,
+    Reply, Set, ShareId, Status, Will,
 };
 use crate::rules::{Action, Actor, Object, Rules, decide};
 use crate::session::{Protocol, Session, SessionConfig};
+use authenticate::Exchange;
 use away::Away;
 use mailbox::Mailbox;
 use park::Park;
@@ -116,7 +120,7 @@ struct Client {
     identity: Option<Identity>,
     client_id: Option<ClientId>,
     /// Boxed, since nearly all the time there is none.
-    challenge: Option<Box<Challenge>>,
+    exchange: Option<Box<Exchange>>,
     mailbox: Mailbox,
     /// Written ahead of the mailbox, to go to the socket before anything else: empty but within a wake-up.
     out: Vec<u8>,
@@ -160,7 +164,7 @@ impl Client {
             session,
             identity: None,
             client_id: None,
-            challenge: None,
+            exchange: None,
             mailbox: Mailbox::default(),
             out: Vec::new(),
             written_ahead: [0; 2],
@@ -475,6 +479,7 @@ impl Shard {
     fn execute(&mut self, key: ConnectionKey, command: Command<'_>, now: Instant) {
         match command {
             Command::Connect(request) => self.connect(key, *request, now),
+            Command::Authenticate { data, again } => self.authenticate(key, &data, again, now),
             Command::Send { request, signal, refusable } => {
                 self.handle_send(key, request, signal, refusable, now);
             }

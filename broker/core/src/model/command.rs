@@ -19,6 +19,14 @@ pub enum Command<'i> {
     /// The first packet: who wants in. Answered by [`Reply::Connected`], [`Reply::Challenge`] or
     /// [`Reply::ConnectRefused`].
     Connect(Box<ConnectRequest>),
+    /// A message of an exchange by which the client proves itself. Answered by [`Reply::Authenticate`],
+    /// [`Reply::Authenticated`], [`Reply::Close`], or as [`Command::Connect`] is.
+    Authenticate {
+        /// As the client sent it.
+        data: Vec<u8>,
+        /// It begins another exchange, of a client that is in.
+        again: bool,
+    },
     /// A signal. Answered by [`Reply::Done`] or [`Reply::Refused`], and by [`Reply::Receipt`] if asked for.
     Send {
         /// Given back with the answer. None: nobody waits for one.
@@ -83,6 +91,7 @@ impl<'i> Command<'i> {
                 Command::Publish { request, publication: publication.into_owned() }
             }
             Self::Connect(request) => Command::Connect(request),
+            Self::Authenticate { data, again } => Command::Authenticate { data, again },
             Self::Send { request, signal, refusable } => {
                 Command::Send { request, signal: signal.into_owned(), refusable }
             }
@@ -130,6 +139,11 @@ pub enum Credential {
         user: String,
         /// The password.
         password: Vec<u8>,
+    },
+    /// The first message of SCRAM-SHA-256 (MQTT 5).
+    Scram {
+        /// As the client sent it.
+        data: Vec<u8>,
     },
     /// It can answer a challenge (devices).
     Challengeable,
@@ -189,6 +203,10 @@ pub enum Reply {
     Connected(Connected),
     /// Prove the credential over this nonce; then ask to connect again.
     Challenge(Challenge),
+    /// The exchange goes on with this; answered by [`Command::Authenticate`].
+    Authenticate(Vec<u8>),
+    /// A client that is in has proved itself again; the exchange ends with this.
+    Authenticated(Vec<u8>),
     /// The client is not let in; the connection ends.
     ConnectRefused(Refusal),
     /// The send, publish, or what else was asked is done; for a send that is S8's acknowledgement.
@@ -218,6 +236,8 @@ pub struct Connected {
     pub session_present: bool,
     /// Seconds for which it will be kept, which may be less than asked for.
     pub session_expiry: u32,
+    /// What ends the exchange by which the client proved itself, if there was one.
+    pub authentication: Option<Vec<u8>>,
 }
 
 impl Connected {

@@ -246,6 +246,8 @@ impl DeviceSession {
             },
             Reply::Unsubscribed(request, _) => self.finish(request.0),
             Reply::Receipt(report) => self.write_receipt(&report),
+            // Devices prove themselves by a challenge.
+            Reply::Authenticate(_) | Reply::Authenticated(_) => {}
         }
     }
 

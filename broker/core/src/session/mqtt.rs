@@ -7,6 +7,9 @@
 //!       └─────────────────────┴──────── Closing ◀───┴─────┘ silence for 1.5 keep-alive intervals
 //! ```
 //!
+//! Between Deciding and Open, a client that authenticates itself in several steps is Authenticating whenever its AUTH
+//! is awaited.
+//!
 //! It owns what is between bytes and commands: packet order, packet identifiers, topic aliases, the receive
 //! maximum of both sides, keep-alive, and the meaning of topics below the signalling prefix (T1-T4). It knows
 //! no rule, no other client and no socket. What belongs to the connection is in [`link::Link`], what a
@@ -95,6 +98,10 @@ enum Phase {
     },
     /// The hub decides on the CONNECT.
     Deciding,
+    /// The client is to go on with its authentication.
+    Authenticating {
+        deadline: Instant,
+    },
     Open,
     Closing,
 }
@@ -140,11 +147,13 @@ impl MqttSession {
                     self.link.keep(input);
                     return None;
                 }
-                Phase::ExpectConnect { .. } | Phase::Open if self.link.paused => {
+                Phase::ExpectConnect { .. } | Phase::Authenticating { .. } | Phase::Open
+                    if self.link.paused =>
+                {
                     self.link.keep(input);
                     return None;
                 }
-                Phase::ExpectConnect { .. } | Phase::Open => {}
+                Phase::ExpectConnect { .. } | Phase::Authenticating { .. } | Phase::Open => {}
             }
             match self.next_packet(input, now) {
                 Next::Nothing => return None,
@@ -159,15 +168,30 @@ impl MqttSession {
         match (reply, self.phase) {
             (Reply::Connected(connected), Phase::Deciding) => self.accept(connected, now),
             (Reply::ConnectRefused(refusal) | Reply::Close(refusal), Phase::Deciding) => {
-                self.close(reasons::for_connect(refusal.reason), &refusal.text);
+                let reason = match refusal.reason {
+                    Reason::Unsupported if self.link.authenticates => ReasonCode::BadAuthenticationMethod,
+                    reason => reasons::for_connect(reason),
+                };
+                self.close(reason, &refusal.text);
             }
+            (Reply::Authenticate(data), Phase::Deciding) => {
+                self.phase = Phase::Authenticating { deadline: now + self.config.limits.connect_timeout };
+                self.link.write_auth(ReasonCode::ContinueAuthentication, &data);
+            }
+            (Reply::Authenticate(data), Phase::Open) => {
+                self.link.write_auth(ReasonCode::ContinueAuthentication, &data);
+            }
+            (Reply::Authenticated(data), Phase::Open) => self.link.write_auth(ReasonCode::Success, &data),
             (Reply::Close(refusal), Phase::Open) => {
                 self.close(reasons::for_disconnect(refusal.reason), &refusal.text);
             }
             (Reply::Close(_) | Reply::ConnectRefused(_) | Reply::Challenge(_), _) => {
                 self.close(ReasonCode::ImplementationSpecificError, "not possible with MQTT");
             }
-            (_, Phase::ExpectConnect { .. } | Phase::Deciding | Phase::Closing) => {}
+            (
+                _,
+                Phase::ExpectConnect { .. } | Phase::Deciding | Phase::Authenticating { .. } | Phase::Closing,
+            ) => {}
             (Reply::Done(request), Phase::Open) => self.answer_publish(request, None),
             (Reply::Refused(request, refusal), Phase::Open) => self.answer_publish(request, Some(refusal)),
             (Reply::Subscribed(request, results), Phase::Open) => self.answer_subscribe(request, &results),
@@ -213,7 +237,7 @@ impl MqttSession {
     /// too many requests are unanswered, and while too many acknowledgements wait to be written.
     pub fn wants_bytes(&self) -> bool {
         match self.phase {
-            Phase::ExpectConnect { .. } | Phase::Open => {
+            Phase::ExpectConnect { .. } | Phase::Authenticating { .. } | Phase::Open => {
                 !self.link.paused && !self.link.blocked && !self.link.is_choked()
             }
             Phase::Deciding | Phase::Closing => false,
@@ -234,7 +258,7 @@ impl MqttSession {
     /// When [`handle_time`](Self::handle_time) is to be called at the latest.
     pub fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::ExpectConnect { deadline } => Some(deadline),
+            Phase::ExpectConnect { deadline } | Phase::Authenticating { deadline } => Some(deadline),
             Phase::Open => self.link.keep_alive_deadline(),
             Phase::Deciding | Phase::Closing => None,
         }
@@ -403,8 +427,12 @@ impl MqttSession {
                 self.link.write(&Packet::PingResp);
                 None
             }
-            (Phase::Open, Packet::Disconnect(disconnect)) => self.handle_disconnect(&disconnect),
+            (Phase::Open | Phase::Authenticating { .. }, Packet::Auth(auth)) => self.handle_auth(&auth),
+            (Phase::Open | Phase::Authenticating { .. }, Packet::Disconnect(disconnect)) => {
+                self.handle_disconnect(&disconnect)
+            }
             (Phase::Open, Packet::Connect(_)) => self.violation("a second CONNECT"),
+            // [MQTT-3.1.2-30] among others.
             (_, packet) => self.violation(packet.packet_type().name()),
         }
     }
@@ -507,7 +535,9 @@ impl MqttSession {
         let explained = writer.finish().unwrap_or(Properties::EMPTY);
         match self.phase {
             Phase::ExpectConnect { .. } | Phase::Closing => {}
-            Phase::Deciding => self.link.write_connack_refusal(reason, explained),
+            Phase::Deciding | Phase::Authenticating { .. } => {
+                self.link.write_connack_refusal(reason, explained);
+            }
             Phase::Open => self.link.write_disconnect(reason, explained),
         }
         self.phase = Phase::Closing;

@@ -2,6 +2,7 @@
 //! docs/mqtt-conformance.md names these tests.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod auth;
 #[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "../gateway/mod.rs"]
 mod gateway;

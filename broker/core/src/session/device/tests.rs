@@ -28,6 +28,7 @@ impl Device {
             session: 7,
             session_present: false,
             session_expiry: 0,
+            authentication: None,
         };
         device.session.handle_reply(Reply::Connected(connected), NOW);
         assert!(matches!(&device.hears()[..], [(Kind::WELCOME, _)]));
@@ -118,6 +119,7 @@ fn frames_behind_the_hello_wait_for_the_hub() {
         session: 7,
         session_present: false,
         session_expiry: 0,
+        authentication: None,
     };
     device.session.handle_reply(Reply::Connected(connected), NOW);
     assert!(matches!(&device.sends(&[])[..], [Command::Send { .. }]));

@@ -9,11 +9,12 @@ use bytes::Bytes;
 
 use super::link::{OwnAliases, TOPIC_ALIAS_MAXIMUM};
 use super::{MqttSession, Phase, passthrough, reasons, signal_topic};
+use crate::hub::SCRAM_SHA_256;
 use crate::model::{
     Addressed, Command, ConnectRequest, Connected, Credential, Identity, Instant, Message, NEVER_EXPIRES,
     Origin, Reason, Refusal, Signal, Will,
 };
-use crate::mqtt::{self, ConnAck, Connect, Packet, Property, PropertyWriter, ReasonCode, Version};
+use crate::mqtt::{self, Auth, ConnAck, Connect, Packet, Property, PropertyWriter, ReasonCode, Version};
 
 /// Publishes on their way to a client that doesn't say how many it takes, as none does before version 5.
 const WINDOW: u16 = 256;
@@ -36,6 +37,7 @@ impl MqttSession {
             .topic_alias_maximum()
             .filter(|maximum| *maximum > 0)
             .map(|maximum| Box::new(OwnAliases::new(maximum)));
+        link.authenticates = properties.authentication_method().is_some();
         link.response_information = properties.request_response_information().unwrap_or(false);
         link.problem_information = properties.request_problem_information().unwrap_or(true);
         link.session_expiry = match (properties.session_expiry(), connect.clean_start) {
@@ -62,14 +64,18 @@ impl MqttSession {
     }
 
     fn connect_request(&self, connect: &Connect<'_>) -> Result<ConnectRequest, Refused> {
-        // [MQTT-4.12.0-1]: no method is supported.
-        if connect.properties.authentication_method().is_some() {
-            let what = "extended authentication is not supported".to_owned();
+        // [MQTT-4.12.0-1]
+        if connect.properties.authentication_method().is_some_and(|method| method != SCRAM_SHA_256) {
+            let what = format!("the only authentication method is {SCRAM_SHA_256}");
             return Err((ReasonCode::BadAuthenticationMethod, what));
         }
         let identity = self.identity(connect)?;
         let will = connect.will.as_ref().map(|will| self.will(will, identity.as_ref())).transpose()?;
         let credential = match (connect.username, connect.password) {
+            _ if self.link.authenticates => {
+                let data = connect.properties.authentication_data().unwrap_or_default();
+                Credential::Scram { data: data.to_vec() }
+            }
             (None, None) => Credential::None,
             (user, password) => Credential::Password {
                 user: user.unwrap_or_default().to_owned(),
@@ -145,6 +151,24 @@ impl MqttSession {
         Ok(Will::Publish { message: Arc::new(message), expiry: will.properties.message_expiry() })
     }
 
+    /// A step of the client's proof [section 4.12].
+    pub(super) fn handle_auth(&mut self, auth: &Auth<'_>) -> Option<Command<'static>> {
+        // [MQTT-4.12.0-5] [MQTT-4.12.0-7] [MQTT-4.12.1-1]
+        if !self.link.authenticates || auth.properties.authentication_method() != Some(SCRAM_SHA_256) {
+            return self.violation("AUTH without the authentication method of CONNECT");
+        }
+        let again = match (auth.reason, self.phase) {
+            (ReasonCode::ContinueAuthentication, _) => false,
+            (ReasonCode::ReAuthenticate, Phase::Open) => true,
+            _ => return self.violation("AUTH with a reason code that is not for now"),
+        };
+        if self.phase != Phase::Open {
+            self.phase = Phase::Deciding;
+        }
+        let data = auth.properties.authentication_data().unwrap_or_default().to_vec();
+        Some(Command::Authenticate { data, again })
+    }
+
     /// The hub has let the client in.
     pub(super) fn accept(&mut self, connected: Connected, now: Instant) {
         let limits = &self.config.limits;
@@ -174,6 +198,11 @@ impl MqttSession {
         let response =
             me.as_ref().filter(|_| self.link.response_information).map(|me| format!("response/{me}"));
         writer.extend(response.as_deref().map(Property::ResponseInformation));
+        if let Some(data) = &connected.authentication {
+            writer
+                .push(Property::AuthenticationMethod(SCRAM_SHA_256))
+                .push(Property::AuthenticationData(data));
+        }
         let properties = writer.finish().unwrap_or_default();
         let session_present = connected.session_present;
         let connack = ConnAck { session_present, reason: ReasonCode::Success, properties };

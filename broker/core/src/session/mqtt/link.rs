@@ -5,9 +5,11 @@ use std::num::NonZeroU16;
 use std::rc::Rc;
 
 use super::{Fault, is_expressive};
+use crate::hub::SCRAM_SHA_256;
 use crate::model::{Instant, Map};
 use crate::mqtt::{
-    Ack, ConnAck, Disconnect, Packet, PacketType, Properties, ReasonCode, Version, encode, frame_length,
+    Ack, Auth, ConnAck, Disconnect, Packet, PacketType, Properties, Property, PropertyWriter, ReasonCode,
+    Version, encode, frame_length,
 };
 
 /// The highest topic alias that a client may use.
@@ -36,6 +38,8 @@ pub(super) struct Link {
     pub(super) max_packet: usize,
     /// Reason strings and user properties may be in any packet [MQTT-3.1.2-29].
     pub(super) problem_information: bool,
+    /// CONNECT named the method by which it proves itself.
+    pub(super) authenticates: bool,
     /// CONNECT asked for a prefix of response topics.
     pub(super) response_information: bool,
     /// Seconds for which CONNECT asked to keep the session without a connection.
@@ -96,6 +100,7 @@ impl Link {
             keep_alive: 0,
             max_packet: usize::MAX,
             problem_information: true,
+            authenticates: false,
             response_information: false,
             session_expiry: 0,
             last_heard: now,
@@ -208,6 +213,12 @@ impl Link {
     pub(super) fn write_connack_refusal(&mut self, reason: ReasonCode, properties: Properties<'_>) {
         let packet = |properties| Packet::ConnAck(ConnAck { session_present: false, reason, properties });
         let _ = self.write(&packet(properties)) || self.write(&packet(Properties::EMPTY));
+    }
+
+    pub(super) fn write_auth(&mut self, reason: ReasonCode, data: &[u8]) {
+        let mut writer = PropertyWriter::new();
+        writer.push(Property::AuthenticationMethod(SCRAM_SHA_256)).push(Property::AuthenticationData(data));
+        self.write(&Packet::Auth(Auth { reason, properties: writer.finish().unwrap_or_default() }));
     }
 
     /// Nothing below version 5, where only clients send DISCONNECT.

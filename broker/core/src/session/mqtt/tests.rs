@@ -126,6 +126,7 @@ impl Script {
             session: 1,
             session_present: false,
             session_expiry: 0,
+            authentication: None,
         };
         self.reply(Reply::Connected(connected));
     }
