@@ -136,9 +136,14 @@ impl Gateway {
         }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.program.id()
+    }
+
     /// Memory that the process has in RAM, in KiB.
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.program.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
