@@ -146,9 +146,7 @@ impl Gateway {
         let clock = Clock::start();
         let counters = Arc::new(ProcessCounters::default());
         let mut shards = Vec::new();
-        for (index, ends) in
-            connect_shards(config.shards, config.limits.fifo_envelopes).into_iter().enumerate()
-        {
+        for (index, ends) in connect_shards(config.shards).into_iter().enumerate() {
             let shard = ShardConfig {
                 index: index as u16,
                 shards: config.shards,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bugle_core::hub::{ConnectionKey, Counters, PeerMessage, Shard, ShardConfig, Transmit};
+use bugle_core::hub::{ConnectionKey, Counters, PeerBatch, Shard, ShardConfig, Transmit};
 use bugle_core::model::Instant;
 use bugle_core::session::Protocol;
 use slotmap::SecondaryMap;
@@ -180,7 +180,7 @@ impl ShardHost {
         shard: Shard,
         clock: Clock,
         counters: Arc<ProcessCounters>,
-        outgoing: Vec<Option<mpsc::Sender<PeerMessage>>>,
+        outgoing: Vec<Option<mpsc::Sender<PeerBatch>>>,
     ) -> Self {
         Self {
             shard: RefCell::new(shard),
@@ -215,10 +215,11 @@ impl ShardHost {
         self.wake.notify_one();
     }
 
-    /// Gives the shard what another one sent.
-    pub fn handle_peer(&self, from: u16, message: PeerMessage) {
+    /// Gives the shard what another one sent; what is left in the batch then is for the next turn.
+    pub fn handle_peer(&self, from: u16, batch: &mut PeerBatch) {
         self.tick();
-        self.caught("a message of another shard", |shard, now| shard.handle_peer(from, message, now));
+        // Should it panic over one message, the others are still in the batch.
+        self.caught("a message of another shard", |shard, now| shard.handle_peer(from, batch, now));
         self.wake.notify_one();
     }
 
@@ -424,12 +425,12 @@ impl ShardHost {
     /// Puts what the shard has for others on their FIFOs. Whether there was something.
     fn forward(self: &Rc<Self>) -> bool {
         let mut has_forwarded = false;
-        while !self.links.borrow().iter().flatten().any(Link::is_full) {
-            let next = self.caught("a message to another shard", |shard, _| shard.poll_peer());
-            let Some(Some((peer, message))) = next else { break };
+        while let Some(Some((peer, batch))) =
+            self.caught("what there is for another shard", |shard, _| shard.poll_peer())
+        {
             has_forwarded = true;
-            match self.with_link(peer, |link| link.put(message)) {
-                Some(Put::Taken | Put::WaitsBehind) => {}
+            match self.with_link(peer, |link| link.put(batch)) {
+                Some(Put::Taken) => {}
                 Some(Put::Waits) => {
                     self.caught("a full shard", |shard, _| shard.peer_has_room(peer, false));
                     spawn_local(fifo::resume(self.clone(), peer));

@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use bugle_core::hub::{ConnectionKey, Credentials, PeerMessage, Shard, ShardConfig, Transmit, owner};
+use bugle_core::hub::{ConnectionKey, Credentials, PeerBatch, Shard, ShardConfig, Transmit, owner};
 use bugle_core::model::{Instant, Limits};
 use bugle_core::rules::{Rules, RulesSource};
 use bugle_core::session::Protocol;
@@ -262,9 +262,11 @@ impl Gateway {
         loop {
             let mut is_idle = true;
             for from in 0..self.shards.len() {
-                while let Some((to, message)) = self.poll_peer(from) {
+                while let Some((to, mut batch)) = self.poll_peer(from) {
                     is_idle = false;
-                    self.shards[usize::from(to)].handle_peer(from as u16, message, self.now);
+                    while !batch.is_empty() {
+                        self.shards[usize::from(to)].handle_peer(from as u16, &mut batch, self.now);
+                    }
                 }
                 while let Some(key) = self.shards[from].poll_dirty() {
                     is_idle = false;
@@ -277,7 +279,7 @@ impl Gateway {
         }
     }
 
-    fn poll_peer(&mut self, from: usize) -> Option<(u16, PeerMessage)> {
+    fn poll_peer(&mut self, from: usize) -> Option<(u16, PeerBatch)> {
         self.shards[from].poll_peer()
     }
 

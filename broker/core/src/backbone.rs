@@ -1,15 +1,22 @@
 //! What lies between shards: messages from one to another, in order.
 //!
+//! They travel in batches ([`PeerBatch`]): all that one shard has for another after a wake-up, whose plain messages are
+//! copied to it.
+//!
 //! [`Backbone`] is what the hub needs of it. [`Fifos`] is the one for shards of one process; a backbone
 //! between machines would have the same face, which is why ownership of a client can be lost.
+
+mod batch;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::hub::{PublishKey, SendKey};
 use crate::model::{
-    ClientId, GroupName, Instant, Message, Reason, ReceiptCounts, ReceiptMode, Status, Target,
+    ClientId, GroupName, Instant, Message, MessageView, Reason, ReceiptCounts, ReceiptMode, Status, Target,
 };
+
+pub use batch::{Copied, CopiedPublish, CopiedSignal, PeerAddressed, PeerBatch};
 
 /// The number of a shard.
 pub type ShardIndex = u16;
@@ -30,8 +37,10 @@ pub fn owner(client_id: &str, shards: u16) -> ShardIndex {
 pub enum PeerMessage {
     /// A signal, to be delivered to your clients; answered by [`PeerMessage::Taken`].
     Signal(Envelope),
-    /// A message to a plain topic.
-    Publish(Arc<Message>),
+    /// A signal that was copied to the batch; answered by [`PeerMessage::Taken`] if someone waits.
+    CopiedSignal(CopiedSignal),
+    /// A message to a plain topic, copied to the batch.
+    Publish(CopiedPublish),
     /// A message to a plain topic, to be retained as well; answered by [`PeerMessage::Retained`] if someone waits.
     Retain {
         /// The message; an empty one clears the topic.
@@ -175,10 +184,25 @@ pub trait Backbone {
     /// answers and interest always fit, since each belongs to something that is bounded itself.
     fn forward(&mut self, peer: ShardIndex, message: PeerMessage);
 
+    /// As [`forward`](Self::forward), for a message to a plain topic.
+    fn forward_publish(&mut self, peer: ShardIndex, message: &MessageView<'_>, topic: &str, publisher: &str);
+
+    /// As [`forward`](Self::forward), for a signal of which no receipt is wanted, and that isn't urgent.
+    fn forward_signal(
+        &mut self,
+        peer: ShardIndex,
+        message: &MessageView<'_>,
+        addressed: &Arc<PeerAddressed>,
+        send: SendKey,
+    );
+
     /// Takes ownership of a client for this process. Within one process the hash of the id settles it, and it
     /// always succeeds; between machines it may be refused, or lost later.
     fn claim_session(&mut self, client: &str) -> Result<(), Reason>;
 }
+
+/// Bytes of copied messages in a FIFO beyond which it takes no more.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// The backbone of one process: a bounded FIFO for each pair of shards, with a lane for urgent signals (S16).
 #[derive(Debug)]
@@ -186,12 +210,14 @@ pub struct Fifos {
     index: ShardIndex,
     limit: usize,
     peers: Vec<Fifo>,
+    /// Batches with room for the next ones.
+    spare: Vec<PeerBatch>,
 }
 
 #[derive(Debug, Default)]
 struct Fifo {
     urgent: VecDeque<PeerMessage>,
-    normal: VecDeque<PeerMessage>,
+    normal: PeerBatch,
     /// What comes after this shard's queue (the process's channel) is full.
     blocked: bool,
 }
@@ -199,15 +225,28 @@ struct Fifo {
 impl Fifos {
     /// The FIFOs of shard `index` to all `shards`, each of at most `limit` signals and publishes.
     pub fn new(index: ShardIndex, shards: u16, limit: usize) -> Self {
-        Self { index, limit, peers: (0..shards.max(1)).map(|_| Fifo::default()).collect() }
+        let peers = (0..shards.max(1)).map(|_| Fifo::default()).collect();
+        Self { index, limit, peers, spare: Vec::new() }
     }
 
-    /// The next message for a peer that isn't blocked, urgent signals first.
-    pub fn poll(&mut self) -> Option<(ShardIndex, PeerMessage)> {
-        self.peers.iter_mut().enumerate().filter(|(_, fifo)| !fifo.blocked).find_map(|(peer, fifo)| {
-            let message = fifo.urgent.pop_front().or_else(|| fifo.normal.pop_front())?;
-            Some((peer as ShardIndex, message))
-        })
+    /// All there is for a peer that isn't blocked, urgent signals first.
+    pub fn poll(&mut self) -> Option<(ShardIndex, PeerBatch)> {
+        let waits = |fifo: &Fifo| !(fifo.blocked || fifo.urgent.is_empty() && fifo.normal.is_empty());
+        let (peer, fifo) = self.peers.iter_mut().enumerate().find(|(_, fifo)| waits(fifo))?;
+        let mut batch = std::mem::replace(&mut fifo.normal, self.spare.pop().unwrap_or_default());
+        while let Some(message) = fifo.urgent.pop_back() {
+            batch.messages.push_front(message);
+        }
+        Some((peer as ShardIndex, batch))
+    }
+
+    /// Takes a batch back that is done with, for its room.
+    pub fn recycle(&mut self, batch: PeerBatch) {
+        if self.spare.len() < self.peers.len()
+            && let Some(batch) = batch.emptied()
+        {
+            self.spare.push(batch);
+        }
     }
 
     /// Says whether what comes after this queue takes more for `peer`.
@@ -228,9 +267,9 @@ impl Backbone for Fifos {
     }
 
     fn has_room(&self, peer: ShardIndex) -> bool {
-        self.peers
-            .get(usize::from(peer))
-            .is_some_and(|fifo| fifo.urgent.len() + fifo.normal.len() < self.limit)
+        self.peers.get(usize::from(peer)).is_some_and(|fifo| {
+            fifo.urgent.len() + fifo.normal.len() < self.limit && fifo.normal.bytes() < MAX_BYTES
+        })
     }
 
     fn forward(&mut self, peer: ShardIndex, message: PeerMessage) {
@@ -239,7 +278,25 @@ impl Backbone for Fifos {
         // or answer that is on its way.
         match &message {
             PeerMessage::Signal(envelope) if envelope.signal.message.urgent => fifo.urgent.push_back(message),
-            _ => fifo.normal.push_back(message),
+            _ => fifo.normal.messages.push_back(message),
+        }
+    }
+
+    fn forward_publish(&mut self, peer: ShardIndex, message: &MessageView<'_>, topic: &str, publisher: &str) {
+        if let Some(fifo) = self.peers.get_mut(usize::from(peer)) {
+            fifo.normal.push_publish(message, topic, publisher);
+        }
+    }
+
+    fn forward_signal(
+        &mut self,
+        peer: ShardIndex,
+        message: &MessageView<'_>,
+        addressed: &Arc<PeerAddressed>,
+        send: SendKey,
+    ) {
+        if let Some(fifo) = self.peers.get_mut(usize::from(peer)) {
+            fifo.normal.push_signal(message, addressed, send);
         }
     }
 

@@ -219,9 +219,11 @@ impl<'a> Gateway<'a> {
     fn turn(&mut self) -> bool {
         let mut moved = false;
         for from in 0..self.shards.len() {
-            while let Some((to, message)) = self.shards[from].poll_peer() {
+            while let Some((to, mut batch)) = self.shards[from].poll_peer() {
                 moved = true;
-                self.shards[usize::from(to)].handle_peer(from as u16, message, self.now);
+                while !batch.is_empty() {
+                    self.shards[usize::from(to)].handle_peer(from as u16, &mut batch, self.now);
+                }
             }
             while let Some(key) = self.shards[from].poll_dirty() {
                 moved |= self.write(from, key);

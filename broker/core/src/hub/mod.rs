@@ -33,12 +33,12 @@ use std::sync::Arc;
 
 use slotmap::{DefaultKey, SlotMap};
 
-pub use crate::backbone::{PeerMessage, owner};
+pub use crate::backbone::{PeerBatch, owner};
 pub use counters::{Counters, EachNumber};
 pub use credentials::Credentials;
 pub use scram::SCRAM_SHA_256;
 
-use crate::backbone::{Fifos, ShardIndex};
+use crate::backbone::{Backbone, Copied, Fifos, PeerMessage, ShardIndex};
 use crate::model::{
     ClientId, Command, Encodings, GroupName, Identity, Instant, Limits, Map, Reason, Reception, Refusal,
     Reply, Set, ShareId, Status, Will,
@@ -53,7 +53,7 @@ use publish::Route;
 use receipts::Tracker;
 use retained::{Replay, Retained, WaitingPublish};
 use send::InFlight;
-use send_route::SendRoute;
+use send_route::{PeerSendRoute, SendRoute};
 use shared::Shares;
 use subscribe::{LocalInterest, PendingSubscribe};
 use timers::{Timer, Timers};
@@ -73,6 +73,9 @@ slotmap::new_key_type! {
 
 /// Empty buffers that are kept for the next wake-up; in all about as many bytes as one connection may leave unread.
 const KEPT_BUFFERS: usize = 64;
+
+/// Messages of another shard that are handled before what comes of them is written: fewer than a mailbox holds.
+const PEER_MESSAGES: usize = 512;
 
 /// Fills a slice with bytes that nobody can foresee.
 pub type Random = Box<dyn FnMut(&mut [u8])>;
@@ -232,6 +235,9 @@ pub struct Shard {
     buffers: Vec<Vec<u8>>,
     /// The connection whose input is being handled: it goes on by itself when it is answered.
     pumping: Option<ConnectionKey>,
+    /// Where the last publish and the last signal of other shards went.
+    peer_route: Option<Box<Route>>,
+    peer_send_route: Option<Box<PeerSendRoute>>,
     /// The subscribers of the publish at hand; empty in between.
     subscribers: Vec<(ConnectionKey, Reception)>,
     /// Those among them that get it with several subscription identifiers; likewise.
@@ -279,6 +285,8 @@ impl Shard {
             encodings: Encodings::default(),
             buffers: Vec::new(),
             pumping: None,
+            peer_route: None,
+            peer_send_route: None,
             subscribers: Vec::new(),
             several: Vec::new(),
             dirty: VecDeque::new(),
@@ -327,11 +335,34 @@ impl Shard {
         }
     }
 
-    /// A message of another shard.
-    pub fn handle_peer(&mut self, from: ShardIndex, message: PeerMessage, now: Instant) {
+    /// What another shard has sent, to be called until the batch is empty. What is done is taken out of it; the rest is
+    /// for after what came of that has been written, or after a panic.
+    pub fn handle_peer(&mut self, from: ShardIndex, batch: &mut PeerBatch, now: Instant) {
+        for _ in 0..PEER_MESSAGES {
+            let Some((message, copied)) = batch.next() else { break };
+            self.handle_peer_message(from, message, copied, now);
+        }
+        if batch.is_empty() {
+            self.backbone.recycle(std::mem::take(batch));
+        }
+        self.resume_sessions(now);
+    }
+
+    fn handle_peer_message(&mut self, from: ShardIndex, message: PeerMessage, copied: &Copied, now: Instant) {
         match message {
             PeerMessage::Signal(envelope) => self.deliver_for_peer(from, &envelope, now),
-            PeerMessage::Publish(message) => self.deliver_publish(&message, now),
+            PeerMessage::CopiedSignal(signal) => {
+                if let Some((view, addressed)) = copied.signal(&signal) {
+                    self.deliver_copied(view, addressed, now);
+                }
+                if signal.send != SendKey::default() {
+                    self.backbone.forward(from, PeerMessage::Taken { send: signal.send, report: None });
+                }
+            }
+            PeerMessage::Publish(publish) => {
+                let (view, publisher) = copied.publish(&publish);
+                self.deliver_publish(view, publisher, now);
+            }
             PeerMessage::Retain { message, version, publish } => {
                 self.handle_retain(from, &message, version, publish, now);
             }
@@ -345,11 +376,10 @@ impl Shard {
             PeerMessage::Interest { key, added } => self.handle_interest(from, key, added),
             PeerMessage::InterestKnown { key, added } => self.handle_interest_known(&key, added, now),
         }
-        self.resume_sessions(now);
     }
 
-    /// The next message for another shard.
-    pub fn poll_peer(&mut self) -> Option<(ShardIndex, PeerMessage)> {
+    /// What there is for another shard.
+    pub fn poll_peer(&mut self) -> Option<(ShardIndex, PeerBatch)> {
         self.backbone.poll()
     }
 

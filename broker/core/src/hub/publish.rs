@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{ConnectionKey, Shard};
-use crate::backbone::{Backbone, PeerMessage, ShardIndex};
+use crate::backbone::{Backbone, ShardIndex};
 use crate::model::{
     Delivery, Identity, Instant, Map, Message, MessageView, Origin, OriginView, Outgoing, Publication,
     Reason, Reception, Refusal, Reply, RequestId, Status,
@@ -51,6 +51,8 @@ pub(super) struct Posting<'a> {
 enum Publisher<'a> {
     Here(ConnectionKey),
     Known(&'a Identity),
+    /// On another shard.
+    Elsewhere(&'a str),
     /// A signal says who sent it.
     InSignal,
 }
@@ -135,18 +137,25 @@ impl Shard {
         if !allowed {
             return Err(publish_refused());
         }
+        let peers = self.subscribed_peers(topic).into();
+        let has_shares = self.has_shares(topic);
+        Ok(Route { has_shares, ..self.route_to(topic, peers) })
+    }
+
+    /// The way to the subscribers here, and to these peers.
+    fn route_to(&mut self, topic: &str, peers: Box<[ShardIndex]>) -> Route {
         let subscribers = self.subscribers(topic);
         let several = !std::mem::take(&mut self.several).is_empty();
         let few = (subscribers.len() <= FEW && !several).then(|| subscribers.as_slice().into());
         self.keep_room(subscribers);
-        Ok(Route {
+        Route {
             topic: topic.into(),
             rules: self.rules.clone(),
             changes: self.subscription_changes(),
-            has_shares: self.has_shares(topic),
+            has_shares: false,
             subscribers: few,
-            peers: self.subscribed_peers(topic).into(),
-        })
+            peers,
+        }
     }
 
     fn publish_along(
@@ -223,7 +232,22 @@ impl Shard {
     }
 
     /// A message that another shard's client published.
-    pub(super) fn deliver_publish(&mut self, message: &Arc<Message>, now: Instant) {
+    pub(super) fn deliver_publish(&mut self, view: MessageView<'_>, publisher: &str, now: Instant) {
+        let OriginView::Topic { topic, .. } = view.origin else { return };
+        let route = match self.peer_route.take() {
+            Some(route) if self.is_current(&route, topic) => route,
+            _ => Box::new(self.route_to(topic, Box::default())),
+        };
+        let mut posting = Posting { view, publisher: Publisher::Elsewhere(publisher), outgoing: None };
+        match &route.subscribers {
+            Some(few) => self.post_to(&mut posting, few, now),
+            None => self.post(&mut posting, now),
+        }
+        self.peer_route = Some(route);
+    }
+
+    /// A message that another shard retains as well.
+    pub(super) fn deliver_retained(&mut self, message: &Arc<Message>, now: Instant) {
         let Origin::Topic { publisher, .. } = &message.origin else { return };
         let outgoing = Some(Outgoing::new(message.clone()));
         let mut posting = Posting { view: message.view(), publisher: Publisher::Known(publisher), outgoing };
@@ -265,9 +289,18 @@ impl Shard {
             return Err(Refusal::new(Reason::Overflow, "the queue to a part of the gateway is full"));
         }
         self.counters.publishes += 1;
-        for &peer in peers {
-            let message = self.outgoing(posting).message.clone();
-            self.backbone.forward(peer, PeerMessage::Publish(message));
+        if let OriginView::Topic { topic, .. } = posting.view.origin
+            && !peers.is_empty()
+        {
+            let publisher = match posting.publisher {
+                Publisher::Here(key) => self.clients.get(key).and_then(|client| client.identity.as_ref()),
+                Publisher::Known(identity) => Some(identity),
+                Publisher::Elsewhere(_) | Publisher::InSignal => None,
+            };
+            let publisher = publisher.map_or("", Identity::as_str);
+            for &peer in peers {
+                self.backbone.forward_publish(peer, &posting.view, topic, publisher);
+            }
         }
         Ok(Published::Done)
     }
@@ -280,7 +313,7 @@ impl Shard {
             let own = match posting.publisher {
                 Publisher::Here(key) => Some(key),
                 Publisher::Known(identity) => self.by_identity.get(identity).copied(),
-                Publisher::InSignal => None,
+                Publisher::Elsewhere(_) | Publisher::InSignal => None,
             };
             subscribers.retain(|(key, reception)| !(reception.no_local && own == Some(*key)));
         }
@@ -291,7 +324,7 @@ impl Shard {
                 && match posting.publisher {
                     Publisher::Here(own) => own == key,
                     Publisher::Known(identity) => self.by_identity.get(identity) == Some(&key),
-                    Publisher::InSignal => false,
+                    Publisher::Elsewhere(_) | Publisher::InSignal => false,
                 };
             if !is_own {
                 let message = Message::clone(&self.outgoing(posting).message);
@@ -391,6 +424,7 @@ impl Shard {
         outgoing.get_or_insert_with(|| {
             let publisher = || match *publisher {
                 Publisher::Known(identity) => identity.clone(),
+                Publisher::Elsewhere(name) => Identity::new(name),
                 Publisher::InSignal => Identity::new(""),
                 Publisher::Here(key) => {
                     let identity = self.clients.get(key).and_then(|client| client.identity.clone());

@@ -282,7 +282,7 @@ impl Shard {
         now: Instant,
     ) {
         self.keep_retained(message, version, now);
-        self.deliver_publish(message, now);
+        self.deliver_retained(message, now);
         if publish != PublishKey::default() {
             self.backbone.forward(from, PeerMessage::Retained { publish });
         }

@@ -1,6 +1,7 @@
 //! The way of a sender's signals to their recipients, found once and kept while nothing that it depends on changes.
 //!
-//! It is for what senders mostly do: the same target and options again and again, no receipt, no observers. Then the
+//! It is for what senders mostly do: the same target and options again and again, nothing urgent, no receipt, no
+//! observers. Then the
 //! rules have said yes, each recipient's shard is known, and so are the recipients of this shard, receive rules
 //! included. Whatever a verdict or a recipient depends on has to be among a route's `changes`. Everything else goes the way that looks at all of it ([`send`](super::send), [`deliver`](super::deliver)).
 
@@ -9,10 +10,10 @@ use std::sync::Arc;
 
 use super::publish::Posting;
 use super::{ConnectionKey, Member, Shard};
-use crate::backbone::{AcceptedSignal, Backbone, Envelope, PeerMessage, ShardIndex, Share, owner};
+use crate::backbone::{Backbone, PeerAddressed, ShardIndex, Share, owner};
 use crate::model::{
-    Addressed, ClientId, GroupName, Instant, Reason, ReceiptMode, Reception, Refusal, Reply, RequestId,
-    Signal, Status, Target,
+    Addressed, ClientId, GroupName, Instant, MessageView, Reason, ReceiptMode, Reception, Refusal, Reply,
+    RequestId, Signal, Status, Target,
 };
 use crate::rules::{Action, Object, Rules};
 
@@ -25,15 +26,26 @@ pub(super) struct SendRoute {
     addressed: Rc<Addressed>,
     /// Those that allowed it, and judged the recipients.
     rules: Arc<Rules>,
-    /// How often had changed: who is there, who is in which group here, and which shards have members.
     changes: [u64; 3],
+    /// This shard's part, if it has one.
+    own: Option<Part>,
+    peers: Vec<(ShardIndex, Arc<PeerAddressed>)>,
+    sender: ClientId,
+}
+
+/// Where the last signal of another shard's client went.
+pub(super) struct PeerSendRoute {
+    addressed: Arc<PeerAddressed>,
+    rules: Arc<Rules>,
+    changes: [u64; 3],
+    part: Part,
+}
+
+/// One shard's part of the recipients.
+struct Part {
     recipients: Kept,
-    /// Whether this shard has a share at all.
-    is_own: bool,
     /// What became of those that get nothing.
     missed: Vec<(Status, u64)>,
-    peers: Vec<(ShardIndex, Share)>,
-    sender: ClientId,
 }
 
 /// The recipients of this shard.
@@ -52,7 +64,10 @@ impl Shard {
         signal: &Signal<'_>,
         now: Instant,
     ) -> Option<Result<(), Refusal>> {
-        if signal.options().receipt != ReceiptMode::None || self.observing > 0 || self.peer_observing > 0 {
+        let options = signal.options();
+        // Urgent ones have a lane of their own to other shards.
+        let is_plain = options.receipt == ReceiptMode::None && !options.urgent;
+        if !is_plain || self.observing > 0 || self.peer_observing > 0 {
             return None;
         }
         let client = self.clients.get_mut(key)?;
@@ -76,6 +91,7 @@ impl Shard {
             && Arc::ptr_eq(&route.rules, &self.rules)
     }
 
+    /// How often had changed: who is there, who is in which group here, and which shards have members.
     fn population(&self) -> [u64; 3] {
         [self.by_identity.changes(), self.groups.changes(), self.peer_groups.changes()]
     }
@@ -89,39 +105,101 @@ impl Shard {
         if let Err(refusal) = self.judge_send(&sender, addressed) {
             return Some(Err(refusal));
         }
+        let Addressed { target, options } = &**addressed;
         let mut peers = Vec::new();
         let mut own = None;
-        for (shard, share) in self.shares(&sender, &addressed.target) {
+        for (shard, share) in self.shares(&sender, target) {
             if shard == self.index {
-                own = Some(share);
+                own = Some(self.find_part(key, &sender, target, options.echo, &share));
             } else {
-                peers.push((shard, share));
+                let (sender, target) = (sender.clone(), target.clone());
+                peers.push((shard, Arc::new(PeerAddressed { sender, target, echo: options.echo, share })));
             }
         }
-        let mut found = Found { recipients: Vec::new(), missed: Vec::new(), away: 0 };
-        if let Some(share) = &own {
-            self.find_recipients(key, &sender, addressed, share, &mut found);
-        }
-        let recipients = match &addressed.target {
-            Target::Group { group, except, .. } if found.recipients.len() > MAX_KEPT => {
-                let excluded = except.iter().filter_map(|id| self.by_identity.get(id.as_str()).copied());
-                let own = (!addressed.options.echo).then_some(key);
-                // Found to be away each time.
-                found.unmiss(Status::Offline, found.away);
-                Kept::AllBut(group.clone(), excluded.chain(own).collect())
-            }
-            _ => Kept::These(found.recipients),
-        };
         Some(Ok(SendRoute {
             addressed: addressed.clone(),
             rules: self.rules.clone(),
             changes: self.population(),
-            recipients,
-            is_own: own.is_some(),
-            missed: found.missed,
+            own,
             peers,
             sender,
         }))
+    }
+
+    fn find_part(
+        &self,
+        own: ConnectionKey,
+        sender: &ClientId,
+        target: &Target,
+        echo: bool,
+        share: &Share,
+    ) -> Part {
+        let mut found = Found { recipients: Vec::new(), missed: Vec::new(), away: 0 };
+        self.find_recipients(own, sender, target, echo, share, &mut found);
+        let recipients = match target {
+            Target::Group { group, except, .. } if found.recipients.len() > MAX_KEPT => {
+                // Found to be away each time.
+                found.unmiss(Status::Offline, found.away);
+                let excluded = except.iter().filter_map(|id| self.by_identity.get(id.as_str()).copied());
+                Kept::AllBut(group.clone(), excluded.chain((!echo).then_some(own)).collect())
+            }
+            _ => Kept::These(found.recipients),
+        };
+        Part { recipients, missed: found.missed }
+    }
+
+    /// A signal of another shard's client.
+    pub(super) fn deliver_copied(
+        &mut self,
+        view: MessageView<'_>,
+        addressed: &Arc<PeerAddressed>,
+        now: Instant,
+    ) {
+        let route = match self.peer_send_route.take() {
+            Some(route)
+                if Arc::ptr_eq(&route.addressed, addressed)
+                    && route.changes == self.population()
+                    && Arc::ptr_eq(&route.rules, &self.rules) =>
+            {
+                route
+            }
+            _ => {
+                let PeerAddressed { sender, target, echo, share } = &**addressed;
+                // Its sender has no connection here.
+                let part = self.find_part(ConnectionKey::default(), sender, target, *echo, share);
+                Box::new(PeerSendRoute {
+                    addressed: addressed.clone(),
+                    rules: self.rules.clone(),
+                    changes: self.population(),
+                    part,
+                })
+            }
+        };
+        self.deliver_part(&route.part, ConnectionKey::default(), view, now);
+        self.peer_send_route = Some(route);
+    }
+
+    fn deliver_part(&mut self, part: &Part, sender: ConnectionKey, view: MessageView<'_>, now: Instant) {
+        self.signals += 1;
+        let mut posting = Posting::of_signal(view);
+        match &part.recipients {
+            Kept::These(recipients) => self.post_to(&mut posting, recipients, now),
+            Kept::AllBut(group, excluded) => {
+                let mut recipients = std::mem::take(&mut self.subscribers);
+                let members = self.groups.get(group).into_iter().flatten();
+                let taking = members.filter(|(key, member)| {
+                    member.may_receive
+                        && !excluded.contains(*key)
+                        && !(member.reception.no_local && **key == sender)
+                });
+                recipients.extend(taking.map(|(&key, member)| (key, member.reception)));
+                self.post_to(&mut posting, &recipients, now);
+                self.keep_room(recipients);
+            }
+        }
+        for &(status, count) in &part.missed {
+            self.counters.count_status(status, count);
+        }
     }
 
     /// The recipients of this shard's share, as [`deliver`](super::deliver) would find them for one signal.
@@ -129,12 +207,12 @@ impl Shard {
         &self,
         own: ConnectionKey,
         sender: &ClientId,
-        addressed: &Addressed,
+        target: &Target,
+        echo: bool,
         share: &Share,
         found: &mut Found,
     ) {
-        let echo = addressed.options.echo;
-        match (&addressed.target, share) {
+        match (target, share) {
             (Target::Client(id), _) => {
                 let object = Object::Client(sender.as_str());
                 let online = self.by_identity.get(id.as_str()).and_then(|&key| {
@@ -213,40 +291,24 @@ impl Shard {
             return Err(Refusal::new(Reason::Overflow, "the queue to a part of the gateway is full"));
         }
         self.counters.signals += 1;
-        self.signals += 1;
+        let view = signal.view(&route.sender, now);
         if !route.peers.is_empty() {
             let waits = request.map(|request| (sender, request));
-            let send = self.begin_send(waits, signal, route.peers.len());
-            let accepted: Arc<AcceptedSignal> = Arc::new(self.accepted(&route.sender, signal, now));
-            for (peer, share) in &route.peers {
-                let envelope = Envelope { send, signal: accepted.clone(), share: share.clone() };
-                self.backbone.forward(*peer, PeerMessage::Signal(envelope));
+            let shards = route.peers.len() + usize::from(route.own.is_some());
+            let send = self.begin_send(waits, signal, shards);
+            for (peer, addressed) in &route.peers {
+                self.backbone.forward_signal(*peer, &view, addressed, send);
             }
+            if let Some(own) = &route.own {
+                self.deliver_part(own, sender, view, now);
+                self.handle_taken(send, None, now);
+            }
+            return Ok(());
         }
-        if route.is_own {
-            let mut posting = Posting::of_signal(signal.view(&route.sender, now));
-            match &route.recipients {
-                Kept::These(recipients) => self.post_to(&mut posting, recipients, now),
-                Kept::AllBut(group, excluded) => {
-                    let mut recipients = std::mem::take(&mut self.subscribers);
-                    let members = self.groups.get(group).into_iter().flatten();
-                    let taking = members.filter(|(key, member)| {
-                        member.may_receive
-                            && !excluded.contains(*key)
-                            && !(member.reception.no_local && **key == sender)
-                    });
-                    recipients.extend(taking.map(|(&key, member)| (key, member.reception)));
-                    self.post_to(&mut posting, &recipients, now);
-                    self.keep_room(recipients);
-                }
-            }
-            for &(status, count) in &route.missed {
-                self.counters.count_status(status, count);
-            }
+        if let Some(own) = &route.own {
+            self.deliver_part(own, sender, view, now);
         }
-        if route.peers.is_empty()
-            && let Some(request) = request
-        {
+        if let Some(request) = request {
             self.reply(sender, Reply::Done(request), now);
         }
         Ok(())

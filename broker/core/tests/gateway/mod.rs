@@ -12,7 +12,7 @@ mod send_spec;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use bugle_core::hub::{ConnectionKey, Credentials, PeerMessage, Shard, ShardConfig, Transmit, owner};
+use bugle_core::hub::{ConnectionKey, Credentials, PeerBatch, Shard, ShardConfig, Transmit, owner};
 use bugle_core::model::{Instant, Limits, Reason};
 use bugle_core::rules::{Rules, RulesSource};
 use bugle_core::session::{FirstPacket, Protocol, first_packet};
@@ -243,7 +243,7 @@ pub struct Gateway {
     clients: Vec<Client>,
     by_key: HashMap<(usize, ConnectionKey), usize>,
     /// What lies between shards, by sender and receiver.
-    wires: BTreeMap<(u16, u16), VecDeque<PeerMessage>>,
+    wires: BTreeMap<(u16, u16), VecDeque<PeerBatch>>,
     held: bool,
 }
 
@@ -568,8 +568,10 @@ impl Gateway {
                 Some(Step::Read(client)) => self.read(client),
                 Some(Step::Write(client)) => self.transmit(client),
                 Some(Step::Peer(from, to)) => {
-                    if let Some(message) = self.wires.get_mut(&(from, to)).and_then(VecDeque::pop_front) {
-                        self.shards[usize::from(to)].handle_peer(from, message, self.now);
+                    if let Some(mut batch) = self.wires.get_mut(&(from, to)).and_then(VecDeque::pop_front) {
+                        while !batch.is_empty() {
+                            self.shards[usize::from(to)].handle_peer(from, &mut batch, self.now);
+                        }
                     }
                 }
             }
