@@ -162,7 +162,12 @@ impl Load {
         let mut gateway = Gateway::new(case);
         let mut senders = Vec::new();
         for sender in 0..case.senders {
-            senders.push(gateway.connect(&format!("sender-{sender}")));
+            let client = gateway.connect(&format!("sender-{sender}"));
+            if case.kind != Kind::Topic {
+                // As senders of signals do, to hear of refusals.
+                gateway.turn(&[(client, subscribe(&format!("sig/r/sender-{sender}"), 0))]);
+            }
+            senders.push(client);
             for recipient in 0..case.recipients {
                 let client = gateway.connect(&format!("recipient-{sender}-{recipient}"));
                 gateway.turn(&[(client, subscribe(&case.filter(sender, recipient), case.qos))]);

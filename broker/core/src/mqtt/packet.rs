@@ -321,7 +321,7 @@ impl PacketType {
     }
 
     /// The lower half of the first byte, where it is fixed [MQTT-2.1.3-1]; PUBLISH has flags of its own.
-    pub(super) const fn reserved_flags(self) -> u8 {
+    pub const fn reserved_flags(self) -> u8 {
         match self {
             PacketType::PubRel | PacketType::Subscribe | PacketType::Unsubscribe => 0b0010,
             _ => 0,

@@ -341,6 +341,10 @@ impl MqttSession {
                 *input = available.get(length..).unwrap_or_default();
                 return Next::Handled(Some(command));
             }
+            if self.plain_puback(available) {
+                *input = available.get(4..).unwrap_or_default();
+                return Next::Handled(None);
+            }
             return match self.measure(available) {
                 Ok(Measured::Whole(length)) => {
                     let (frame, rest) = available.split_at(length.min(available.len()));
@@ -453,11 +457,15 @@ impl MqttSession {
     }
 
     fn handle_puback(&mut self, ack: &Ack<'_>) -> Option<Command<'static>> {
-        match self.state.in_flight.remove(ack.packet_id, Stage::Acknowledge) {
-            Some(mut entry) => self.settle(entry.take_slot(), outcome(ack.reason)),
+        self.acknowledged(ack.packet_id, outcome(ack.reason));
+        None
+    }
+
+    fn acknowledged(&mut self, id: NonZeroU16, status: Status) {
+        match self.state.in_flight.remove(id, Stage::Acknowledge) {
+            Some(mut entry) => self.settle(entry.take_slot(), status),
             None => self.counters.acks_unknown += 1,
         }
-        None
     }
 
     fn handle_pubrec(&mut self, ack: &Ack<'_>) -> Option<Command<'static>> {

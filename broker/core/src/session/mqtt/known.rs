@@ -8,9 +8,11 @@ use std::borrow::Cow;
 use std::num::NonZeroU16;
 use std::rc::Rc;
 
-use super::state::{Outstanding, Pending};
+use super::state::{About, Outstanding, Pending};
 use super::{MqttSession, Phase, number};
-use crate::model::{Addressed, AsSent, Command, Publication, QoS, ReceiptMode, RequestId, Signal, Text};
+use crate::model::{
+    Addressed, AsSent, Command, Publication, QoS, ReceiptMode, RequestId, Signal, Status, Text,
+};
 
 /// The longest topic that is remembered, in bytes: options that name many recipients make long ones.
 const MAX_TOPIC: usize = 8 * 1024;
@@ -51,6 +53,17 @@ impl MqttSession {
         self.known = Some(Box::new(Known { field, meaning }));
     }
 
+    /// Takes the plain PUBACK at the start of `input`; whether there was one.
+    pub(super) fn plain_puback(&mut self, input: &[u8]) -> bool {
+        let Some(&[0x40, 2, high, low]) = input.first_chunk() else { return false };
+        let Some(id) = NonZeroU16::new(u16::from_be_bytes([high, low])) else { return false };
+        if self.phase != Phase::Open {
+            return false;
+        }
+        self.acknowledged(id, Status::Delivered);
+        true
+    }
+
     /// The command of the packet at the start of `input` and the packet's length, if it is a plain PUBLISH to the
     /// topic that is known. None says nothing about the packet.
     pub(super) fn known_publish<'i>(&mut self, input: &'i [u8]) -> Option<(usize, Command<'i>)> {
@@ -85,7 +98,6 @@ impl MqttSession {
         if self.phase != Phase::Open
             || packet.len() > self.config.limits.max_packet
             || !self.has_request_room()
-            || self.wants_notices()
             || id.is_some_and(|id| self.state.is_outstanding(id) || self.state.received.contains(&id))
             || self.state.unfinished_publishes() >= self.config.limits.requests_per_client
         {
@@ -95,7 +107,8 @@ impl MqttSession {
         let packet_id_at = id.map(|_| header + known.field.len());
         let as_sent = AsSent { packet, packet_id_at, form };
         let request = RequestId(number(id));
-        let (command, is_heard) = match &known.meaning {
+        let wants_notices = self.wants_notices();
+        let (command, is_heard, about) = match &known.meaning {
             Meaning::Topic(topic) => {
                 let publication = Publication {
                     topic: Text::Shared(topic.clone()),
@@ -106,8 +119,9 @@ impl MqttSession {
                     deadline: None,
                     as_sent: Some(as_sent),
                 };
-                let is_heard = id.is_some();
-                (Command::Publish { request: is_heard.then_some(request), publication }, is_heard)
+                let is_heard = id.is_some() || wants_notices;
+                let about = wants_notices.then(|| About::Topic(topic.clone()));
+                (Command::Publish { request: is_heard.then_some(request), publication }, is_heard, about)
             }
             Meaning::Signal { addressed, is_bare } => {
                 Signal::check_payload(payload.len()).ok()?;
@@ -119,13 +133,15 @@ impl MqttSession {
                     // Version 5 says who it is from.
                     as_sent: (*is_bare && !is_expressive).then_some(as_sent),
                 };
-                let is_heard = id.is_some() || addressed.options.receipt != ReceiptMode::None;
+                let has_receipt = addressed.options.receipt != ReceiptMode::None;
+                let is_heard = id.is_some() || has_receipt || wants_notices;
+                let about = wants_notices.then(|| About::Signal(addressed.clone()));
                 let refusable = self.is_refusable(qos);
-                (Command::Send { request: is_heard.then_some(request), signal, refusable }, is_heard)
+                (Command::Send { request: is_heard.then_some(request), signal, refusable }, is_heard, about)
             }
         };
         if is_heard {
-            let pending = Pending::Publish { qos, about: None, answer: None };
+            let pending = Pending::Publish { qos, about, answer: None };
             self.state.outstanding.push_back(Outstanding { request: request.0, pending });
         }
         Some((packet.len(), command))

@@ -197,6 +197,12 @@ impl Link {
         reason: ReasonCode,
         properties: Properties<'_>,
     ) {
+        // Nearly all are these four bytes.
+        if reason == ReasonCode::Success && properties.is_empty() && self.max_packet >= 4 {
+            let [high, low] = packet_id.get().to_be_bytes();
+            let first = (kind as u8) << 4 | kind.reserved_flags();
+            return self.control.extend_from_slice(&[first, 2, high, low]);
+        }
         let packet = |properties| {
             let ack = Ack { packet_id, reason, properties };
             match kind {

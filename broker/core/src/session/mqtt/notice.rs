@@ -32,7 +32,7 @@ use serde_json::{Map, Value, json};
 
 use super::connect::packet_id;
 use super::in_flight::{Entry, Stage};
-use super::state::{About, Destination};
+use super::state::About;
 use super::{MqttSession, passthrough};
 use crate::model::{
     ClientId, Delivery, Identity, Message, Origin, Outgoing, QoS, ReceiptMode, ReceiptReport, Reception,
@@ -101,12 +101,17 @@ impl MqttSession {
             return;
         }
         let prefix = &self.config.prefix;
-        let topic = about.map(|about| match &about.destination {
-            Destination::Signal(Target::Client(client)) => format!("{prefix}/c/{client}"),
-            Destination::Signal(Target::Group { group, .. }) => format!("{prefix}/g/{group}"),
-            Destination::Topic(topic) => topic.as_ref().to_owned(),
-        });
-        let id = about.and_then(|about| about.id.as_ref()).map(|id| id.as_str());
+        let (topic, id) = match about {
+            Some(About::Signal(addressed)) => {
+                let topic = match &addressed.target {
+                    Target::Client(client) => format!("{prefix}/c/{client}"),
+                    Target::Group { group, .. } => format!("{prefix}/g/{group}"),
+                };
+                (Some(topic), addressed.options.id.as_ref().map(|id| id.as_str()))
+            }
+            Some(About::Topic(topic)) => (Some(shortened(topic).to_owned()), None),
+            None => (None, None),
+        };
         let notice = refusal_notice(packet_id(request.0), id, topic.as_deref(), refusal);
         self.queue_notice(&notice);
     }
@@ -215,6 +220,16 @@ fn refusal_notice(
         fields.insert("retry_after_ms".into(), millis.into());
     }
     notice
+}
+
+/// Of a topic, as much as a notice repeats.
+pub(super) fn shortened(topic: &str) -> &str {
+    const SHOWN: usize = 256;
+    let mut end = topic.len().min(SHOWN);
+    while !topic.is_char_boundary(end) {
+        end -= 1;
+    }
+    topic.get(..end).unwrap_or_default()
 }
 
 /// The entries in runs that take at most `room` bytes each as JSON; at least one run. Names have no character

@@ -3,14 +3,13 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::connect::packet_id;
-use super::state::{About, Answer, Destination, Outstanding, Pending};
+use super::notice::shortened;
+use super::state::{About, Answer, Outstanding, Pending};
 use super::{MqttSession, number, passthrough, reasons, signal_topic};
 use crate::model::{
-    Addressed, Command, Instant, Publication, QoS, Reason, ReceiptMode, Refusal, RequestId, Signal, Target,
-    Text,
+    Addressed, Command, Instant, Publication, QoS, Reason, ReceiptMode, Refusal, RequestId, Signal, Text,
 };
 use crate::mqtt::{Ack, PacketType, Properties, Property, PropertyWriter, Publish, ReasonCode};
 
@@ -51,12 +50,11 @@ impl MqttSession {
                 (command, about)
             }
             Err(refusal) => {
-                let destination = Destination::Topic(shortened(&topic).into());
-                let about = self.wants_notices().then(|| About { destination, id: None });
+                let about = self.wants_notices().then(|| About::Topic(shortened(&topic).into()));
                 (Command::Refuse { request, refusal }, about)
             }
         };
-        let pending = Pending::Publish { qos: publish.qos, about: about.map(Box::new), answer: None };
+        let pending = Pending::Publish { qos: publish.qos, about, answer: None };
         self.state.outstanding.push_back(Outstanding { request: request.0, pending });
         Some(command)
     }
@@ -233,7 +231,7 @@ impl MqttSession {
             }
         }
         if let Some(refusal) = refusal {
-            self.notify_refusal(RequestId(request), about.as_deref(), refusal);
+            self.notify_refusal(RequestId(request), about.as_ref(), refusal);
         }
     }
 
@@ -255,28 +253,7 @@ impl MqttSession {
 /// What a notice would say of a publish that the hub gets.
 fn about(command: &Command<'_>, topic: &str) -> About {
     match command {
-        Command::Send { signal, .. } => {
-            let target = match signal.target() {
-                Target::Client(client) => Target::Client(client.clone()),
-                // Only the name is said; lists would be kept alive for nothing.
-                Target::Group { group, .. } => Target::Group {
-                    group: group.clone(),
-                    recipients: crate::model::Recipients::All,
-                    except: Arc::default(),
-                },
-            };
-            About { destination: Destination::Signal(target), id: signal.options().id.clone() }
-        }
-        _ => About { destination: Destination::Topic(shortened(topic).into()), id: None },
+        Command::Send { signal, .. } => About::Signal(signal.addressed.clone()),
+        _ => About::Topic(shortened(topic).into()),
     }
-}
-
-/// Of a topic, as much as a notice repeats.
-fn shortened(topic: &str) -> &str {
-    const SHOWN: usize = 256;
-    let mut end = topic.len().min(SHOWN);
-    while !topic.is_char_boundary(end) {
-        end -= 1;
-    }
-    topic.get(..end).unwrap_or_default()
 }

@@ -3,12 +3,11 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::in_flight::InFlight;
-use crate::model::{
-    ClientId, GroupName, Identity, Map, MessageId, QoS, Reception, Refusal, RequestId, Set, Target,
-};
+use crate::model::{Addressed, ClientId, GroupName, Identity, Map, QoS, Reception, Refusal, RequestId, Set};
 
 /// Requests for which a session without any keeps memory.
 const KEPT: usize = 8;
@@ -123,7 +122,7 @@ pub(super) enum Pending {
     Publish {
         qos: QoS,
         /// For a notice, should it be refused.
-        about: Option<Box<About>>,
+        about: Option<About>,
         /// The hub's answer, where an earlier publish has none yet: acknowledgements leave in the order of
         /// publishes [MQTT-4.6.0-2] [MQTT-4.6.0-3].
         answer: Option<Answer>,
@@ -141,16 +140,10 @@ pub(super) enum Answer {
 
 /// What a notice of a refusal says of the publish.
 #[derive(Debug)]
-pub(super) struct About {
-    pub(super) destination: Destination,
-    pub(super) id: Option<MessageId>,
-}
-
-/// Where a publish went.
-#[derive(Debug)]
-pub(super) enum Destination {
-    Signal(Target),
-    Topic(Arc<str>),
+pub(super) enum About {
+    Signal(Rc<Addressed>),
+    /// A topic, shortened or whole.
+    Topic(Rc<str>),
 }
 
 /// What becomes of one filter of a SUBSCRIBE.
