@@ -6,5 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 mod broker;
+mod mqtt5;
 mod node;
+mod peer;
 mod python;
+mod rumqttc;
