@@ -9,6 +9,7 @@ use std::future::Future;
 use std::time::Duration;
 
 mod app;
+mod browser;
 mod built;
 mod certificates;
 mod device;
@@ -21,6 +22,7 @@ pub mod readme;
 pub mod websocket;
 
 pub use app::{Acknowledgement, App, Message, Version, Way};
+pub use browser::{Browser, File};
 pub use built::{bugle_program, example_program};
 pub use certificates::{Authority, Certificate, Tls, tls, tls_on};
 pub use device::{Device, Outcome, Signal, config};

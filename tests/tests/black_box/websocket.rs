@@ -1,19 +1,15 @@
 //! MQTT in a WebSocket: however its bytes are cut into frames, what is refused by which code, and pages in a browser.
 
-use std::process::Stdio;
-
 use bugle_device::Target;
 use bugle_tests::websocket::{
     BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, WebSocket, websocket_frame, websocket_request,
 };
 use bugle_tests::{
-    App, Authority, Device, Gateway, Program, Setup, Tls, Version, connect_packet, connect_packet_with_will,
+    App, Authority, Browser, Device, Gateway, Setup, Tls, Version, connect_packet, connect_packet_with_will,
     device_hello, disconnect_reason, foreign, publish_packet, soon, subscribe_packet, tls,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::process::Command;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::net::TcpStream;
 
 fn closed_early(reason: &str) -> String {
     format!("bugle_connections_closed_early_total{{reason=\"{reason}\"}}")
@@ -301,73 +297,20 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Packets for WebSoc
     }
 }
 
-/// Serves a page with MQTT.js, and tells what the page posts to it.
-async fn serve_page(listener: TcpListener, page: String, tell: UnboundedSender<String>) {
-    let script = std::fs::read(foreign("node/node_modules/mqtt/dist/mqtt.min.js")).unwrap();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
-        let (page, script, tell) = (page.clone(), script.clone(), tell.clone());
-        tokio::spawn(async move {
-            let mut stream = BufReader::new(stream);
-            let (mut first, mut length) = (String::new(), 0);
-            stream.read_line(&mut first).await.unwrap();
-            loop {
-                let mut field = String::new();
-                stream.read_line(&mut field).await.unwrap();
-                let field = field.trim().to_ascii_lowercase();
-                if let Some(text) = field.strip_prefix("content-length:") {
-                    length = text.trim().parse().unwrap();
-                }
-                if field.is_empty() {
-                    break;
-                }
-            }
-            let (status, kind, body) = match first.split(' ').nth(1) {
-                Some("/") => ("200 OK", "text/html", page.into_bytes()),
-                Some("/mqtt.js") => ("200 OK", "text/javascript", script),
-                Some("/told") => {
-                    let mut text = vec![0; length];
-                    stream.read_exact(&mut text).await.unwrap();
-                    // The test may have heard enough.
-                    let _ = tell.send(String::from_utf8(text).unwrap());
-                    ("200 OK", "text/plain", Vec::new())
-                }
-                _ => ("404 Not Found", "text/plain", Vec::new()),
-            };
-            let head = format!(
-                "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                body.len()
-            );
-            stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
-        });
-    }
-}
-
-/// Chromium without a window, in a folder of its own, showing this address.
-fn chromium(url: &str, folder: &std::path::Path) -> Program {
-    let mut command = Command::new("chromium");
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
-    command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
-    command.args(["--disable-dev-shm-usage", "--remote-debugging-port=0"]);
-    command.arg(format!("--user-data-dir={}", folder.display())).arg(url).stdin(Stdio::null());
-    Program::spawn(command)
-}
-
 #[tokio::test]
 async fn a_page_in_chromium_with_mqtt_js_of_node_joins_sends_and_receives() {
     let gateway = Gateway::start(2).await;
     let mut lamp = Device::member(&gateway, "lamp", "floor").await;
     let page = include_str!("page.html").replace("PORT", &gateway.port.to_string());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
-    let (tell, mut told) = unbounded_channel();
-    let server = tokio::spawn(serve_page(listener, page, tell));
-    let folder = std::env::temp_dir().join(format!("bugle-test-chromium-{}", std::process::id()));
-    let browser = chromium(&url, &folder);
-
-    let mut next = async |what: &str| match soon(what, told.recv()).await {
-        Some(text) if text.starts_with(what) => text[what.len()..].to_owned(),
-        other => panic!("{other:?} instead of {what} from {}", browser.seen()),
+    let script = std::fs::read(foreign("node/node_modules/mqtt/dist/mqtt.min.js")).unwrap();
+    let mut browser = Browser::show(
+        "/",
+        vec![("/", "text/html", page.into_bytes()), ("/mqtt.js", "text/javascript", script)],
+    )
+    .await;
+    let mut next = async |what: &str| {
+        let text = browser.told().await;
+        text.strip_prefix(what).unwrap_or_else(|| panic!("{text} instead of {what}")).to_owned()
     };
     assert_eq!(next("connected").await, "");
     assert_eq!(next("joined").await, "");
@@ -382,8 +325,5 @@ async fn a_page_in_chromium_with_mqtt_js_of_node_joins_sends_and_receives() {
     assert_eq!(next("signal ").await, "for the page");
     assert_eq!(gateway.metric("bugle_transports_open{transport=\"websocket\"}").await, 1);
     drop(browser);
-    server.abort();
     gateway.wait_metric("bugle_transports_open{transport=\"websocket\"}", |count| count == 0).await;
-    // The system clears its temporary files in any case.
-    let _ = std::fs::remove_dir_all(&folder);
 }

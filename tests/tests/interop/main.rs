@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 mod broker;
+mod mosquitto;
 mod mqtt5;
 mod node;
 mod peer;
