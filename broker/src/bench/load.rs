@@ -202,7 +202,7 @@ impl<'a> Bench<'a> {
         let sender = Client { subscription, qos, sends: &plan.sends, ..Client::new(target, &plan.sender) };
         let opened = sender.open()?;
         let limit = opened.limit.map_or(u64::from(OPEN_WINDOW), u64::from);
-        let message = |send| self.wire.message(send, &opened.handles, self.load.payload, qos);
+        let message = |send| Message::new(target.protocol, send, &opened.handles, self.load.payload, qos);
         let sends = plan.sends.iter().map(message).collect::<Result<_, _>>()?;
         let sender = self.add(opened, Role::Sender(stream))?;
         self.streams.push(Stream {

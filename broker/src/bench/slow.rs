@@ -189,11 +189,12 @@ mod tests {
     use crate::bench::handles::Handles;
     use crate::bench::options::Protocol;
     use crate::bench::plan::{Send, To};
+    use crate::bench::wire::Message;
 
     /// Bytes of QoS 0 messages with these numbers.
     fn messages(numbers: &[u32]) -> Vec<u8> {
         let send = Send { to: To::Topic("t".to_owned()), recipients: 1 };
-        let message = Wire(Protocol::Mqtt).message(&send, &Handles::default(), 16, 0).unwrap();
+        let message = Message::new(Protocol::Mqtt, &send, &Handles::default(), 16, 0).unwrap();
         let mut bytes = Vec::new();
         numbers.iter().for_each(|&number| message.put(Stamp { stream: 0, number, due: 0 }, &mut bytes));
         bytes

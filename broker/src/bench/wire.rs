@@ -1,23 +1,23 @@
 //! The bytes of the generator's two languages, MQTT 3.1.1 and the framing of devices (docs/protocol.md).
 //!
 //! What comes in is walked by length prefixes and not otherwise checked: only what the count needs is looked at. What
-//! is sent is encoded once and copied, with the stamp of each message and its packet identifier written over it.
+//! is sent is in [`message`].
 
 use std::num::NonZeroU16;
 
 use bugle_core::mqtt::{
-    Connect, EncodedPublish, Packet, Properties, Publish, QoS, Subscribe, SubscriptionOptions, Version,
-    encode, frame_length,
+    Connect, Packet, Properties, Publish, QoS, Subscribe, SubscriptionOptions, Version, encode, frame_length,
 };
-use bugle_protocol::{
-    Frame, Hello, Kind, MAX_BODY, NameKind, NameList, NameRef, Publish as DevicePublish, Send as DeviceSend,
-    Target as DeviceTarget, VERSION, split,
-};
+use bugle_protocol::{Frame, Hello, Kind, MAX_BODY, NameRef, Publish as DevicePublish, VERSION, split};
 
 use super::BenchError;
 use super::handles::Handles;
 use super::options::Protocol;
-use super::plan::{Send, Subscription, To};
+use super::plan::Subscription;
+
+mod message;
+
+pub use message::{Message, Stamp};
 
 /// Seconds; longer than a measurement, since the generator sends no pings. Not 0, which some brokers refuse.
 pub const KEEP_ALIVE: u16 = 3600;
@@ -193,23 +193,6 @@ impl Wire {
         put_packet(&Packet::Publish(publish), out)
     }
 
-    /// A message to be sent many times, with a payload of so many zeroes.
-    pub fn message(
-        self,
-        send: &Send,
-        handles: &Handles,
-        payload: u16,
-        qos: u8,
-    ) -> Result<Message, BenchError> {
-        let payload = vec![0; payload.into()];
-        let (bytes, packet_id_at) = match self.0 {
-            Protocol::Mqtt => mqtt_message(&send.to, &payload, qos)?,
-            Protocol::Device => (device_message(&send.to, handles, &payload, qos)?, None),
-        };
-        let payload_at = bytes.len() - payload.len();
-        Ok(Message { bytes, payload_at, packet_id_at, recipients: send.recipients })
-    }
-
     /// Whether the broker acknowledges messages to their sender.
     pub fn acknowledges(self, qos: u8) -> bool {
         qos > 0 || self.0 == Protocol::Device
@@ -233,58 +216,6 @@ impl Request {
     }
 }
 
-/// An encoded message, to be copied and stamped.
-pub struct Message {
-    bytes: Vec<u8>,
-    payload_at: usize,
-    packet_id_at: Option<usize>,
-    /// How many get it.
-    pub recipients: u32,
-}
-
-impl Message {
-    /// Appends the message with this stamp; its packet identifier comes from its number.
-    pub fn put(&self, stamp: Stamp, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&self.bytes);
-        let mut write = |at: usize, bytes: &[u8]| {
-            if let Some(place) = out.get_mut(start + at..start + at + bytes.len()) {
-                place.copy_from_slice(bytes);
-            }
-        };
-        write(self.payload_at, &stamp.bytes());
-        if let Some(at) = self.packet_id_at {
-            // 1 to 65535: never twice among the 32768 that may be under way.
-            let id = (stamp.number % 65_535 + 1) as u16;
-            write(at, &id.to_be_bytes());
-        }
-    }
-}
-
-/// The first bytes of every payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    /// Which stream it is of.
-    pub stream: u32,
-    /// Its number in the stream, from 0.
-    pub number: u32,
-    /// When it should have left, in nanoseconds of the generator's clock.
-    pub due: u64,
-}
-
-impl Stamp {
-    fn bytes(self) -> [u8; 16] {
-        let Self { stream, number, due } = self;
-        (u128::from(due) << 64 | u128::from(number) << 32 | u128::from(stream)).to_le_bytes()
-    }
-
-    /// Reads it from a payload.
-    pub fn of(payload: &[u8]) -> Option<Self> {
-        let all = u128::from_le_bytes(payload.get(..16)?.try_into().ok()?);
-        Some(Self { stream: all as u32, number: (all >> 32) as u32, due: (all >> 64) as u64 })
-    }
-}
-
 fn quality(qos: u8) -> QoS {
     if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce }
 }
@@ -298,61 +229,6 @@ fn put_frame(frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<(), BenchError> {
     out.resize(start + frame.encoded_len(), 0);
     let written = frame.encode(&mut out[start..]);
     written.map(drop).map_err(|_| BenchError::Usage("a frame does not fit its own length".to_owned()))
-}
-
-fn mqtt_message(to: &To, payload: &[u8], qos: u8) -> Result<(Vec<u8>, Option<usize>), BenchError> {
-    let topic = match to {
-        To::Topic(topic) => topic.clone(),
-        To::Client(id) => format!("{PREFIX}/c/{id}"),
-        To::Group { name, only, except } => {
-            let lists = [("only", only), ("except", except)];
-            let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
-            let options: Vec<_> = lists.map(|(key, list)| format!("{key}={}", list.join(","))).collect();
-            let mark = if options.is_empty() { "" } else { "?" };
-            format!("{PREFIX}/g/{name}{mark}{}", options.join("&"))
-        }
-    };
-    let publish = Publish {
-        dup: false,
-        qos: quality(qos),
-        retain: false,
-        topic: &topic,
-        packet_id: None,
-        properties: Properties::EMPTY,
-        payload,
-    };
-    let encoded = EncodedPublish::new(&publish, Version::V311);
-    let encoded = encoded.map_err(|error| BenchError::Usage(error.to_string()))?;
-    Ok((encoded.as_bytes().to_vec(), encoded.packet_id_at()))
-}
-
-fn device_message(to: &To, handles: &Handles, payload: &[u8], qos: u8) -> Result<Vec<u8>, BenchError> {
-    let (listed, excluded);
-    let target = match to {
-        To::Topic(topic) => {
-            let topic = handles.refer(NameKind::Topic, topic);
-            let publish = DevicePublish { topic, at_least_once: qos > 0, retain: false, payload };
-            let mut bytes = Vec::new();
-            put_frame(&Frame::Publish(publish), &mut bytes)?;
-            return Ok(bytes);
-        }
-        To::Client(id) => DeviceTarget::Client(handles.refer(NameKind::Client, id)),
-        To::Group { name, only, except } => {
-            (listed, excluded) = (refs(handles, only), refs(handles, except));
-            DeviceTarget::Group {
-                group: handles.refer(NameKind::Group, name),
-                only: (!listed.is_empty()).then(|| NameList::new(&listed)),
-                except: (!excluded.is_empty()).then(|| NameList::new(&excluded)),
-            }
-        }
-    };
-    let mut bytes = Vec::new();
-    put_frame(&Frame::Send(DeviceSend::new(target, payload)), &mut bytes)?;
-    Ok(bytes)
-}
-
-fn refs<'a>(handles: &Handles, ids: &'a [String]) -> Vec<NameRef<'a>> {
-    ids.iter().map(|id| handles.refer(NameKind::Client, id)).collect()
 }
 
 fn unreadable() -> BenchError {

@@ -1,7 +1,8 @@
 use super::*;
+use crate::bench::plan::{Send, To};
 
 fn message(protocol: Protocol, to: To, qos: u8) -> (Message, Vec<u8>) {
-    let message = Wire(protocol).message(&Send { to, recipients: 1 }, &Handles::default(), 32, qos).unwrap();
+    let message = Message::new(protocol, &Send { to, recipients: 1 }, &Handles::default(), 32, qos).unwrap();
     let mut bytes = Vec::new();
     message.put(Stamp { stream: 3, number: 70_000, due: 1 << 40 }, &mut bytes);
     (message, bytes)
