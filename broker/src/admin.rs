@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
@@ -11,21 +10,15 @@ use axum::http::{Response, StatusCode, Version, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use bugle_core::hub::Counters;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
 
 use crate::listener::Door;
 use crate::metrics::{ProcessCounters, Snapshot};
-use crate::shard_thread::{Clock, Control, ShardSender};
+use crate::shard_thread::{Clock, ShardSender, sum_counters};
 use crate::transport::upgrade::{PATH, RequestHead, SUBPROTOCOL, UpgradeRefusal};
-
-/// How long shards may take to tell what they have counted.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the answers are made from.
 pub struct Admin {
@@ -61,7 +54,7 @@ async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let (sum, answered) = admin.sum().await;
+    let (sum, answered) = sum_counters(&admin.shards).await;
     let uptime = admin.clock.elapsed().as_secs();
     match Snapshot::new(&admin.counters, &sum, answered, admin.shards.len(), uptime).into_text() {
         Ok(text) => {
@@ -112,25 +105,4 @@ async fn websocket(
         (header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL),
     ];
     (StatusCode::SWITCHING_PROTOCOLS, fields).into_response()
-}
-
-impl Admin {
-    /// The sum of what the shards have counted, and how many of them told in time.
-    async fn sum(&self) -> (Counters, usize) {
-        let deadline = Instant::now() + PATIENCE;
-        let ask = |shard: &ShardSender| {
-            let (answer, answered) = oneshot::channel();
-            shard.control.try_send(Control::Counters(answer)).ok().map(|()| answered)
-        };
-        let asked: Vec<_> = self.shards.iter().filter_map(ask).collect();
-        let mut sum = Counters::default();
-        let mut count = 0;
-        for answered in asked {
-            if let Ok(Ok(counters)) = timeout_at(deadline, answered).await {
-                sum.add(&counters);
-                count += 1;
-            }
-        }
-        (sum, count)
-    }
 }

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bugle_core::hub::Credentials;
 use bugle_core::model::Limits;
@@ -48,6 +49,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// The first level of the signalling topics.
     pub prefix: Arc<str>,
+    /// How often `$SYS` topics are published, if at all.
+    pub sys_interval: Option<Duration>,
     /// Bounds.
     pub limits: Arc<Limits>,
     /// Who may do what.
@@ -92,6 +95,7 @@ struct ConfigFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     data_dir: Option<PathBuf>,
     prefix: String,
+    sys_interval_seconds: u32,
     allow_anonymous: bool,
     limits: LimitsSection,
     websocket: WebSocketSection,
@@ -125,6 +129,7 @@ impl Default for ConfigFile {
             shards: None,
             data_dir: None,
             prefix: "sig".to_owned(),
+            sys_interval_seconds: 10,
             allow_anonymous: false,
             limits: LimitsSection::default(),
             websocket: WebSocketSection::default(),
@@ -264,6 +269,8 @@ impl ConfigFile {
             shards,
             data_dir: self.data_dir.clone(),
             prefix: self.prefix.as_str().into(),
+            sys_interval: (self.sys_interval_seconds > 0)
+                .then(|| Duration::from_secs(self.sys_interval_seconds.into())),
             limits: Arc::new(self.limits.checked().map_err(ConfigError::Invalid)?),
             rules: Arc::new(self.rules()?),
             credentials: Arc::new(self.credentials()?),

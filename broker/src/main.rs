@@ -20,6 +20,7 @@ mod metrics;
 mod send;
 mod serve;
 mod shard_thread;
+mod sys_topics;
 mod transport;
 mod watch;
 

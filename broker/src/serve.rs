@@ -20,6 +20,7 @@ use crate::handshake_thread::HandshakeThread;
 use crate::listener::{Door, bind};
 use crate::metrics::ProcessCounters;
 use crate::shard_thread::{self, Clock, Control, ShardHandle, ShardSender};
+use crate::sys_topics;
 use crate::transport::TransportSettings;
 use crate::transport::greeting::Admission;
 use crate::transport::tls::{TlsEndpoint, TlsFiles};
@@ -188,6 +189,9 @@ impl Gateway {
             gateway.listeners.spawn(door.clone().accept(listener, admission));
         }
         gateway.certificates = tls.map(|(files, _)| Certificates { files, endpoints });
+        if let Some(period) = config.sys_interval {
+            gateway.listeners.spawn(sys_topics::publish(senders.clone(), clock, period));
+        }
         if let Some(listener) = admin {
             let address = listener.local_addr()?;
             if !address.ip().is_loopback() {

@@ -20,7 +20,7 @@ use slotmap::SecondaryMap;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local, yield_now};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep_until, timeout, timeout_at};
 
 use crate::connection::{self, Connection};
 use crate::fifo::{self, FifoEnds, Link, Put};
@@ -44,6 +44,8 @@ const MAX_KEPT: usize = 8 * 1024 * 1024;
 const FLUSHES_PER_TURN: usize = 1024;
 /// Connections that are written to between two looks at the clock: far less than a millisecond's worth.
 const FLUSHES_PER_TICK: usize = 32;
+/// How long shards may take to tell what they have counted.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How long clients have for their goodbye when the process stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -92,6 +94,8 @@ pub struct Arrival {
 pub enum Control {
     /// What it has counted.
     Counters(oneshot::Sender<Counters>),
+    /// To publish these texts to these topics, retained, in the gateway's own name.
+    Publish(Vec<(String, String)>),
     /// To tell its clients and end.
     ShutDown,
 }
@@ -103,6 +107,25 @@ pub struct ShardSender {
     pub arrivals: mpsc::Sender<Arrival>,
     /// Everything else.
     pub control: mpsc::Sender<Control>,
+}
+
+/// The sum of what the shards have counted, and how many of them told in time.
+pub async fn sum_counters(shards: &[ShardSender]) -> (Counters, usize) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let ask = |shard: &ShardSender| {
+        let (answer, answered) = oneshot::channel();
+        shard.control.try_send(Control::Counters(answer)).ok().map(|()| answered)
+    };
+    let asked: Vec<_> = shards.iter().filter_map(ask).collect();
+    let mut sum = Counters::default();
+    let mut count = 0;
+    for answered in asked {
+        if let Ok(Ok(counters)) = timeout_at(deadline, answered).await {
+            sum.add(&counters);
+            count += 1;
+        }
+    }
+    (sum, count)
 }
 
 /// A running shard.
@@ -352,6 +375,15 @@ impl ShardHost {
                     let counted = self.shard.borrow().counters().clone();
                     // Who asked may have waited long enough.
                     let _ = answer.send(counted);
+                }
+                Control::Publish(messages) => {
+                    self.tick();
+                    for (topic, text) in messages {
+                        self.caught("a message of the gateway's own", |shard, now| {
+                            shard.publish_own(&topic, text.as_bytes(), now);
+                        });
+                    }
+                    self.wake.notify_one();
                 }
                 Control::ShutDown => break,
             }

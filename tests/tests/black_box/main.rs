@@ -15,5 +15,6 @@ mod mqtt_refusals;
 mod operator;
 mod readme;
 mod slow_reader;
+mod sys_topics;
 mod tls;
 mod websocket;

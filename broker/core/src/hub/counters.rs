@@ -22,6 +22,8 @@ pub struct Counters {
     pub retained_messages: u64,
     /// Bytes of their topics, properties and payloads.
     pub retained_bytes: u64,
+    /// Groups and topic filters that clients are subscribed to.
+    pub subscriptions: u64,
     /// Groups with a member on this shard now.
     pub groups: u64,
     /// Connections that were let in.
@@ -74,6 +76,7 @@ impl Default for Counters {
             sessions_ended: 0,
             retained_messages: 0,
             retained_bytes: 0,
+            subscriptions: 0,
             groups: 0,
             connects: 0,
             takeovers: 0,
@@ -133,6 +136,7 @@ impl Counters {
         one("sessions_ended", "Sessions that ended while their client was away", self.sessions_ended, false);
         one("retained_messages", "Retained messages", self.retained_messages, true);
         one("retained_bytes", "Bytes of retained messages", self.retained_bytes, true);
+        one("subscriptions", "Groups and topic filters subscribed to", self.subscriptions, true);
         one("groups", "Groups with a member, summed over shards", self.groups, true);
         one("connects", "Connections let in", self.connects, false);
         one("takeovers", "Connections taken over by a newer one", self.takeovers, false);
@@ -169,7 +173,7 @@ impl Counters {
         macro_rules! sum {
             ($($field:ident)*) => { $(self.$field += other.$field;)* };
         }
-        sum!(clients sessions_away sessions_resumed sessions_ended retained_messages retained_bytes groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
+        sum!(clients sessions_away sessions_resumed sessions_ended retained_messages retained_bytes subscriptions groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
             publishes_overflowed publishes_expired publishes_abandoned observations_dropped
             receipts_abandoned wills wills_refused);
         self.count_session(&other.sessions);

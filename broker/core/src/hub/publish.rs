@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::{ConnectionKey, Shard};
 use crate::backbone::{Backbone, ShardIndex};
 use crate::model::{
-    Delivery, Identity, Instant, Map, Message, MessageView, Origin, OriginView, Outgoing, Publication,
+    Delivery, Identity, Instant, Map, Message, MessageView, Origin, OriginView, Outgoing, Publication, QoS,
     Reason, Reception, Refusal, Reply, RequestId, Status,
 };
 use crate::rules::{Action, Object, Rules};
@@ -229,6 +229,26 @@ impl Shard {
         self.post(&mut posting, now);
         self.share_posting(&mut posting, now);
         Ok(())
+    }
+
+    /// A retained message that the gateway publishes in its own name, whatever the rules say of clients.
+    pub fn publish_own(&mut self, topic: &str, payload: &[u8], now: Instant) {
+        let gateway = Identity::new("");
+        let message = Message {
+            origin: Origin::Topic { topic: topic.into(), publisher: gateway.clone(), retain: true },
+            payload: payload.to_vec().into(),
+            properties: Vec::new().into(),
+            qos: QoS::AtMostOnce,
+            deadline: None,
+            urgent: false,
+        };
+        let mut posting =
+            Posting { view: message.view(), publisher: Publisher::Known(&gateway), outgoing: None };
+        // Where that is full, the next one comes soon.
+        if let Err(refusal) = self.forward_publish(&[], &mut posting, None, now) {
+            return self.counters.count_refusal(refusal.reason);
+        }
+        self.post(&mut posting, now);
     }
 
     /// A message that another shard's client published.

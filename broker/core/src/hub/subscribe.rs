@@ -263,6 +263,7 @@ impl Shard {
         let fresh = LocalInterest { clients: 0, added: 0, awaited: 0, waiting: Vec::new() };
         let interest = self.interest.entry(key.clone()).or_insert(fresh);
         interest.clients += usize::from(is_new);
+        self.counters.subscriptions += u64::from(is_new);
         if interest.added == 0 {
             self.interests += 1;
             interest.added = self.interests;
@@ -284,6 +285,7 @@ impl Shard {
     fn remove_interest(&mut self, key: &InterestKey, now: Instant) {
         let Some(interest) = self.interest.get_mut(key) else { return };
         interest.clients -= 1;
+        self.counters.subscriptions -= 1;
         if interest.clients > 0 {
             return;
         }
