@@ -9,6 +9,7 @@ mod broker;
 mod mosquitto;
 mod mqtt5;
 mod node;
+mod node_red;
 mod peer;
 mod python;
 mod rumqttc;
