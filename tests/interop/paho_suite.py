@@ -264,6 +264,17 @@ def signals():
         assert (reason.value, more.UserProperty) == (0x83, [("code", "NO_RECIPIENT")])
     refusal = json.loads(app.text())
     assert (refusal["type"], refusal["code"]) == ("refusal", "NO_RECIPIENT")
+    # A member that is away stays one, and a signal isn't kept for it.
+    away = Client("away", expiry=60, clean=False)
+    away.subscribe(f"sig/g/{group}")
+    away.cut()
+    app.publish(f"sig/g/{group}?receipt=each&only={name('away')}", "not kept", 1)
+    assert json.loads(app.text())["statuses"] == {name("away"): "OFFLINE"}
+    away = Client("away", expiry=60, clean=False)
+    assert away.session_present
+    app.publish(f"sig/g/{group}?only={name('away')}", "back", 1)
+    assert away.text() == "back"
+    away.leave()
     for client in app, *lamps:
         client.leave()
 
