@@ -233,22 +233,20 @@ impl Shard {
 
     /// A retained message that the gateway publishes in its own name, whatever the rules say of clients.
     pub fn publish_own(&mut self, topic: &str, payload: &[u8], now: Instant) {
-        let gateway = Identity::new("");
-        let message = Message {
-            origin: Origin::Topic { topic: topic.into(), publisher: gateway.clone(), retain: true },
+        let message = Arc::new(Message {
+            origin: Origin::Topic { topic: topic.into(), publisher: Identity::new(""), retain: true },
             payload: payload.to_vec().into(),
             properties: Vec::new().into(),
             qos: QoS::AtMostOnce,
             deadline: None,
             urgent: false,
-        };
-        let mut posting =
-            Posting { view: message.view(), publisher: Publisher::Known(&gateway), outgoing: None };
-        // Where that is full, the next one comes soon.
-        if let Err(refusal) = self.forward_publish(&[], &mut posting, None, now) {
+        });
+        // Where there is no room, the next one comes soon.
+        if let Err(refusal) = self.check_retained(&message) {
             return self.counters.count_refusal(refusal.reason);
         }
-        self.post(&mut posting, now);
+        self.retain(&message, None, now);
+        self.deliver_retained(&message, now);
     }
 
     /// A message that another shard's client published.
