@@ -47,7 +47,7 @@ pub struct Connection {
     key: ConnectionKey,
     writer: OwnedWriteHalf,
     /// TLS and WebSocket, where the connection has them.
-    layers: Option<RefCell<Box<Layers>>>,
+    layers: Option<Box<RefCell<Layers>>>,
     /// Bytes that the socket didn't take; while there are some, the session is only asked for control packets.
     kept: RefCell<Vec<u8>>,
     state: Cell<State>,
@@ -67,7 +67,7 @@ impl Connection {
         let connection = Self {
             key,
             writer,
-            layers: layers.map(RefCell::new),
+            layers: layers.map(|layers| Box::new(RefCell::new(*layers))),
             kept: RefCell::default(),
             state: Cell::new(State::Open),
             reads: Cell::new(true),
@@ -90,8 +90,9 @@ impl Connection {
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
         let Some(layers) = &self.layers else { return self.write_raw(bytes) };
         let mut raw = Vec::new();
-        layers.borrow_mut().send(bytes, &mut raw);
-        self.write_raw(&raw)
+        let sent = layers.borrow_mut().send(bytes, &mut raw);
+        self.write_raw(&raw)?;
+        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
     fn write_raw(&self, bytes: &[u8]) -> io::Result<()> {

@@ -230,7 +230,7 @@ impl Greeting {
             }
         };
         match &mut self.layers {
-            Some(layers) => layers.send_answer(&answer, reply),
+            Some(layers) => layers.send_control(answer.as_bytes(), reply),
             None => reply.extend_from_slice(answer.as_bytes()),
         }
         result?;
@@ -288,7 +288,7 @@ impl Greeting {
 impl From<TransportEnd> for EarlyClose {
     fn from(end: TransportEnd) -> Self {
         match end {
-            TransportEnd::Closed => Self::Ended,
+            TransportEnd::Closed | TransportEnd::Panicked => Self::Ended,
             TransportEnd::Tls(_) => Self::Tls,
             TransportEnd::WebSocket(_) => Self::WebSocket,
         }

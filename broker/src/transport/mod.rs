@@ -11,6 +11,7 @@ pub mod tls;
 pub mod upgrade;
 pub mod websocket;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,6 +21,9 @@ use crate::metrics::ProcessCounters;
 use tls::{Tls, TlsEnd, TlsFailure};
 use upgrade::Origins;
 use websocket::{WebSocket, WebSocketEnd, WebSocketFailure};
+
+/// Longest header of a frame to a client, in bytes.
+const MAX_SENT_HEADER: usize = 10;
 
 /// What the layers of all connections share.
 #[derive(Debug)]
@@ -84,6 +88,8 @@ pub enum TransportEnd {
     Tls(TlsFailure),
     /// The WebSocket failed.
     WebSocket(WebSocketFailure),
+    /// The code here, or a library's, panicked.
+    Panicked,
 }
 
 /// The layers of a connection that isn't plain.
@@ -128,7 +134,7 @@ impl Layers {
         data: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<(), TransportEnd> {
-        let result = self.receive_layered(bytes, data, reply);
+        let result = self.guarded(|layers| layers.receive_layered(bytes, data, reply));
         self.finish_if_over(result, reply)
     }
 
@@ -139,7 +145,7 @@ impl Layers {
         data: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<(), TransportEnd> {
-        let result = self.receive_frames(bytes, data, reply);
+        let result = self.guarded(|layers| layers.receive_frames(bytes, data, reply));
         self.finish_if_over(result, reply)
     }
 
@@ -150,7 +156,7 @@ impl Layers {
     ) -> Result<(), TransportEnd> {
         match result {
             Ok(()) => return Ok(()),
-            Err(TransportEnd::Closed) => {}
+            Err(TransportEnd::Closed | TransportEnd::Panicked) => {}
             Err(TransportEnd::WebSocket(why)) => self.settings.counters.websocket_failed(why),
             Err(TransportEnd::Tls(why)) => {
                 self.settings.counters.tls_failed(why);
@@ -203,19 +209,37 @@ impl Layers {
                 TransportEnd::WebSocket(why)
             }
         });
-        self.send_raw([&frames, &[]], reply);
+        self.send_control(&frames, reply);
         received
     }
 
-    /// Appends to `out` what the socket is to get for these bytes of the session.
-    pub fn send(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+    /// Appends to `out` what the socket is to get for these bytes of the session. After an error nothing can be sent
+    /// any more.
+    pub fn send(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), TransportEnd> {
+        self.guarded(|layers| layers.send_layered(bytes, out))
+    }
+
+    fn send_layered(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), TransportEnd> {
         if bytes.is_empty() || self.is_over {
-            return;
+            return Ok(());
         }
-        let Some(websocket) = &self.websocket else { return self.send_raw([bytes, &[]], out) };
-        let mut header = Vec::new();
-        websocket.send_header(bytes.len(), &mut header);
-        self.send_raw([&header, bytes], out);
+        let Some(websocket) = &self.websocket else { return self.send_counted(bytes, out) };
+        if self.tls.is_none() {
+            websocket.send_header(bytes.len(), out);
+            out.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let mut frame = Vec::with_capacity(bytes.len() + MAX_SENT_HEADER);
+        websocket.send_header(bytes.len(), &mut frame);
+        frame.extend_from_slice(bytes);
+        self.send_counted(&frame, out)
+    }
+
+    fn send_counted(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), TransportEnd> {
+        let Err(why) = self.send_raw(bytes, out) else { return Ok(()) };
+        self.settings.counters.tls_failed(why);
+        self.is_over = true;
+        Err(TransportEnd::Tls(why))
     }
 
     /// Appends to `out` the goodbye of all layers.
@@ -228,25 +252,54 @@ impl Layers {
         if std::mem::replace(&mut self.is_over, true) {
             return;
         }
+        // Whatever comes of it, they are over.
+        let _ = self.guarded(|layers| {
+            layers.close_layered(code, out);
+            Ok(())
+        });
+    }
+
+    fn close_layered(&mut self, code: CloseCode, out: &mut Vec<u8>) {
         if let Some(websocket) = &mut self.websocket {
             let mut frame = Vec::new();
             websocket.close(code, &mut frame);
-            self.send_raw([&frame, &[]], out);
+            self.send_control(&frame, out);
         }
         if let Some(tls) = &mut self.tls {
             tls.close(out);
         }
     }
 
-    /// Sends an HTTP answer.
-    fn send_answer(&mut self, answer: &str, out: &mut Vec<u8>) {
-        self.send_raw([answer.as_bytes(), &[]], out);
+    /// A panic within costs this connection, whoever called.
+    fn guarded(
+        &mut self,
+        call: impl FnOnce(&mut Self) -> Result<(), TransportEnd>,
+    ) -> Result<(), TransportEnd> {
+        catch_unwind(AssertUnwindSafe(|| call(&mut *self))).unwrap_or_else(|_| {
+            self.settings.counters.panicked();
+            tracing::error!("a panic in TLS or a WebSocket, which please report; others are served on");
+            self.is_over = true;
+            Err(TransportEnd::Panicked)
+        })
     }
 
-    fn send_raw(&mut self, parts: [&[u8]; 2], out: &mut Vec<u8>) {
+    /// Sends what isn't the session's: an HTTP answer, or control frames. Where TLS can't send any more it has said so
+    /// itself, or will when the session has something to send.
+    fn send_control(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let _ = self.send_raw(bytes, out);
+    }
+
+    fn send_raw(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), TlsFailure> {
         match &mut self.tls {
-            Some(tls) => tls.send(parts, out),
-            None => parts.into_iter().for_each(|part| out.extend_from_slice(part)),
+            _ if bytes.is_empty() => Ok(()),
+            Some(tls) => tls.send(bytes, out).map_err(|end| match end {
+                TlsEnd::Failed(why) => why,
+                TlsEnd::Closed => TlsFailure::Ended,
+            }),
+            None => {
+                out.extend_from_slice(bytes);
+                Ok(())
+            }
         }
     }
 

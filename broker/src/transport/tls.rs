@@ -5,7 +5,7 @@
 //! client may leave it out. Configurations are swapped whole, so that new certificates hold from the next
 //! connection on and the old ones to the end of theirs.
 
-use std::io::{BufRead, IoSlice, Write};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,10 +14,11 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{
-    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, ServerConnection,
-    WebPkiClientVerifier,
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, ServerConnectionData,
+    UnbufferedServerConnection, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 
@@ -25,6 +26,8 @@ use rustls::{RootCertStore, ServerConfig};
 const ALPN_MQTT: &[u8] = b"mqtt";
 /// What ALPN calls the request for a WebSocket.
 const ALPN_HTTP: &[u8] = b"http/1.1";
+/// What a record adds to its plaintext, at most and roughly.
+const RECORD_OVERHEAD: usize = 64;
 /// The answer to a client's hello where there is no certificate: alert, fatal, handshake_failure.
 pub const NO_TLS_HERE: [u8; 7] = [21, 3, 1, 0, 2, 2, 40];
 
@@ -142,11 +145,9 @@ impl TlsEndpoint {
 
     /// A new connection.
     pub fn accept(&self) -> Result<Tls, TlsFailure> {
-        let connection = ServerConnection::new(self.config.load_full()).map_err(|error| failure(&error))?;
-        let mut tls = Tls(Box::new(connection));
-        // What is written is taken out at once, and was bounded before: a limit here could only lose bytes.
-        tls.0.set_buffer_limit(None);
-        Ok(tls)
+        let connection = UnbufferedServerConnection::new(self.config.load_full());
+        let connection = connection.map_err(|error| failure(&error))?;
+        Ok(Tls { connection: Box::new(connection), partial: Vec::new() })
     }
 }
 
@@ -191,6 +192,8 @@ failures! {
     ClientCertificate = "client_certificate";
     /// What came is no TLS.
     Malformed = "malformed";
+    /// As much was sent on one connection of TLS 1.2 as its cipher bears.
+    Exhausted = "exhausted";
     /// Something else.
     Other = "other";
 }
@@ -225,19 +228,25 @@ pub enum TlsEnd {
     Failed(TlsFailure),
 }
 
-/// One connection's TLS.
-#[derive(Debug)]
-pub struct Tls(Box<ServerConnection>);
+/// One connection's TLS. While nothing of a record has come it has no buffer.
+///
+/// rustls looks at the same bytes again, from where it was told to discard them: whatever it is asked for, it has to be
+/// given what is partial.
+pub struct Tls {
+    connection: Box<UnbufferedServerConnection>,
+    /// The beginning of a record, or of a handshake message of several.
+    partial: Vec<u8>,
+}
 
 impl Tls {
     /// Whether the handshake goes on.
     pub fn is_handshaking(&self) -> bool {
-        self.0.is_handshaking()
+        self.connection.is_handshaking()
     }
 
     /// Whether this first byte is of a protocol that the client has chosen by ALPN. Without ALPN all are.
     pub fn expects(&self, is_http: bool) -> bool {
-        match self.0.alpn_protocol() {
+        match self.connection.alpn_protocol() {
             Some(ALPN_HTTP) => is_http,
             Some(ALPN_MQTT) => !is_http,
             _ => true,
@@ -246,68 +255,339 @@ impl Tls {
 
     /// Takes what the socket had. Plaintext is appended to `data`, and what TLS has to say to `reply`. After an error
     /// nothing more is to be given.
-    pub fn receive(
-        &mut self,
-        mut bytes: &[u8],
-        data: &mut Vec<u8>,
-        reply: &mut Vec<u8>,
-    ) -> Result<(), TlsEnd> {
-        let mut end = Ok(());
-        while !bytes.is_empty() && end.is_ok() {
-            // It takes nothing more once the client has closed. An error says that a message is too long.
-            let taken = self.0.read_tls(&mut bytes);
-            let processed = self.0.process_new_packets();
-            self.take_plaintext(data);
-            end = match (taken, processed) {
-                (_, Err(error)) => Err(TlsEnd::Failed(failure(&error))),
-                (Ok(0), _) => Err(TlsEnd::Closed),
-                (_, Ok(state)) if state.peer_has_closed() => Err(TlsEnd::Closed),
-                (Err(_), _) => Err(TlsEnd::Failed(TlsFailure::Malformed)),
-                (Ok(_), Ok(_)) => Ok(()),
-            };
+    pub fn receive(&mut self, bytes: &[u8], data: &mut Vec<u8>, reply: &mut Vec<u8>) -> Result<(), TlsEnd> {
+        let mut records = std::mem::take(&mut self.partial);
+        records.extend_from_slice(bytes);
+        let (used, result) = self.drive(&mut records, data, reply);
+        records.drain(..used);
+        if !records.is_empty() {
+            self.partial = records;
         }
-        self.transmit(reply);
-        end
+        result
     }
 
-    /// Appends the ciphertext of these parts to `out`, together in as few records as may be.
-    pub fn send(&mut self, parts: [&[u8]; 2], out: &mut Vec<u8>) {
-        let [mut first, mut second] = parts;
-        while !(first.is_empty() && second.is_empty()) {
-            let slices = [IoSlice::new(first), IoSlice::new(second)];
-            // It has no limit, and writes into memory: it can't fail, nor take nothing.
-            let Ok(taken @ 1..) = self.0.writer().write_vectored(&slices) else { break };
-            let of_first = taken.min(first.len());
-            first = &first[of_first..];
-            second = &second[taken - of_first..];
-        }
-        self.transmit(out);
+    /// Appends the ciphertext of `bytes` to `out`.
+    pub fn send(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), TlsEnd> {
+        self.write(out, bytes.len(), |traffic, space| traffic.encrypt(bytes, space))
     }
 
-    /// Appends the goodbye of TLS to `out`.
+    /// Appends the goodbye of TLS to `out`. Within a handshake there is none.
     pub fn close(&mut self, out: &mut Vec<u8>) {
-        self.0.send_close_notify();
-        self.transmit(out);
+        // If it can't be said any more, the end of the socket says it.
+        let _ = self.write(out, 0, |traffic, space| traffic.queue_close_notify(space));
     }
 
-    fn take_plaintext(&mut self, data: &mut Vec<u8>) {
-        let mut reader = self.0.reader();
-        while let Ok(chunk) = reader.fill_buf() {
-            let length = chunk.len();
-            if length == 0 {
-                return;
+    /// Takes records one after the other. Gives how many bytes of them are used up.
+    fn drive(
+        &mut self,
+        records: &mut [u8],
+        data: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> (usize, Result<(), TlsEnd>) {
+        let mut used = 0;
+        let mut end = Ok(());
+        loop {
+            let UnbufferedStatus { mut discard, state } =
+                self.connection.process_tls_records(&mut records[used..]);
+            let goes_on = match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    // Each is whole and was decrypted already: there is no error to be had.
+                    while let Some(Ok(record)) = traffic.next_record() {
+                        discard += record.discard;
+                        data.extend_from_slice(record.payload);
+                    }
+                    true
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    end = Err(TlsEnd::Closed);
+                    true
+                }
+                Ok(state) => advance(state, out),
+                Err(error) => {
+                    // The alert that says so; it looks at nothing else while there is something to be sent.
+                    while self.connection.wants_write()
+                        && self
+                            .connection
+                            .process_tls_records(&mut [])
+                            .state
+                            .is_ok_and(|state| encode(state, out))
+                    {}
+                    return (records.len(), Err(TlsEnd::Failed(failure(&error))));
+                }
+            };
+            used = (used + discard).min(records.len());
+            if !goes_on {
+                return (used, end);
             }
-            data.extend_from_slice(chunk);
-            reader.consume(length);
         }
     }
 
-    fn transmit(&mut self, out: &mut Vec<u8>) {
-        while self.0.wants_write() {
-            // Writing to a Vec can't fail.
-            if self.0.write_tls(out).is_err() {
-                return;
+    /// Lets `write` write into what is appended to `out`, for so many bytes of plaintext.
+    fn write(
+        &mut self,
+        out: &mut Vec<u8>,
+        length: usize,
+        write: impl FnMut(&mut WriteTraffic<'_, ServerConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> Result<(), TlsEnd> {
+        let mut records = std::mem::take(&mut self.partial);
+        let (used, result) = self.write_beside(&mut records, out, length, write);
+        records.drain(..used);
+        if !records.is_empty() {
+            self.partial = records;
+        }
+        result.map_err(TlsEnd::Failed)
+    }
+
+    fn write_beside(
+        &mut self,
+        records: &mut [u8],
+        out: &mut Vec<u8>,
+        length: usize,
+        mut write: impl FnMut(
+            &mut WriteTraffic<'_, ServerConnectionData>,
+            &mut [u8],
+        ) -> Result<usize, EncryptError>,
+    ) -> (usize, Result<(), TlsFailure>) {
+        let mut used = 0;
+        loop {
+            let UnbufferedStatus { discard, state } =
+                self.connection.process_tls_records(&mut records[used..]);
+            let result = match state {
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    let is_written =
+                        fill(out, length + RECORD_OVERHEAD, |space| match write(&mut traffic, space) {
+                            Ok(length) => Ok(length),
+                            Err(EncryptError::InsufficientSize(error)) => Err(Some(error.required_size)),
+                            Err(EncryptError::EncryptExhausted) => Err(None),
+                        });
+                    Some(if is_written { Ok(()) } else { Err(TlsFailure::Exhausted) })
+                }
+                Ok(state) => (!advance(state, out)).then_some(Err(TlsFailure::Other)),
+                Err(error) => Some(Err(failure(&error))),
+            };
+            used = (used + discard).min(records.len());
+            if let Some(result) = result {
+                return (used, result);
             }
         }
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Tls").field("partial", &self.partial.len()).finish_non_exhaustive()
+    }
+}
+
+/// Does what a state asks for that is no traffic. Whether there may be more of them.
+fn advance(state: ConnectionState<'_, '_, ServerConnectionData>, out: &mut Vec<u8>) -> bool {
+    match state {
+        ConnectionState::TransmitTlsData(message) => {
+            // What is in `out` is sent, or the connection ends.
+            message.done();
+            true
+        }
+        state => encode(state, out),
+    }
+}
+
+/// Appends what TLS itself has to send to `out`. Whether there was something.
+fn encode(state: ConnectionState<'_, '_, ServerConnectionData>, out: &mut Vec<u8>) -> bool {
+    let ConnectionState::EncodeTlsData(mut message) = state else { return false };
+    fill(out, 0, |space| match message.encode(space) {
+        Ok(length) => Ok(length),
+        Err(EncodeError::InsufficientSize(error)) => Err(Some(error.required_size)),
+        Err(EncodeError::AlreadyEncoded) => Err(None),
+    })
+}
+
+/// Appends to `out` what `write` writes, which says how much room it needs if it has too little. False if it can't.
+fn fill(
+    out: &mut Vec<u8>,
+    guess: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
+) -> bool {
+    let start = out.len();
+    let mut room = guess;
+    loop {
+        out.resize(start + room, 0);
+        match write(&mut out[start..]) {
+            Ok(length) => {
+                out.truncate(start + length);
+                return true;
+            }
+            // More than it had: it asks no more than twice.
+            Err(Some(required)) if required > room => room = required,
+            Err(_) => {
+                out.truncate(start);
+                return false;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConfig, ClientConnection, SupportedProtocolVersion};
+
+    use super::*;
+
+    /// A server's endpoint, and a client that trusts it.
+    fn both(
+        version: &'static SupportedProtocolVersion,
+        client_fragment: Option<usize>,
+    ) -> (TlsEndpoint, ClientConnection) {
+        let issued = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let name = format!("bugle-unit-{}-{:p}", std::process::id(), &raw const issued);
+        let (chain, key) =
+            (std::env::temp_dir().join(name.clone() + ".pem"), std::env::temp_dir().join(name + ".key"));
+        std::fs::write(&chain, issued.cert.pem()).unwrap();
+        std::fs::write(&key, issued.signing_key.serialize_pem()).unwrap();
+        let files = TlsFiles { certificates: vec![(chain.clone(), key.clone())], client_ca: None };
+        let server = files.load();
+        std::fs::remove_file(chain).unwrap();
+        std::fs::remove_file(key).unwrap();
+
+        let mut roots = RootCertStore::empty();
+        roots.add(issued.cert.der().clone()).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let client =
+            ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+        let mut client = client.with_root_certificates(roots).with_no_client_auth();
+        client.max_fragment_size = client_fragment;
+        let name = ServerName::try_from("localhost").unwrap();
+        let client = ClientConnection::new(Arc::new(client), name).unwrap();
+        (TlsEndpoint::new(&server.unwrap(), None), client)
+    }
+
+    /// A connection in memory.
+    struct Pair {
+        client: ClientConnection,
+        server: Tls,
+        /// What the client has not yet got.
+        to_client: Vec<u8>,
+        /// What has come to the server's session.
+        data: Vec<u8>,
+    }
+
+    impl Pair {
+        /// Moves what the client has to say, so many bytes at a time; the server says `beside` after each.
+        fn say(&mut self, step: usize, beside: &[u8]) -> Result<(), TlsEnd> {
+            let mut bytes = Vec::new();
+            while self.client.wants_write() {
+                self.client.write_tls(&mut bytes).unwrap();
+            }
+            for chunk in bytes.chunks(step) {
+                self.server.receive(chunk, &mut self.data, &mut self.to_client)?;
+                if !beside.is_empty() {
+                    self.server.send(beside, &mut self.to_client)?;
+                }
+            }
+            Ok(())
+        }
+
+        /// Moves what the server has said.
+        fn hear(&mut self) -> Vec<u8> {
+            let mut bytes = std::mem::take(&mut self.to_client);
+            let mut rest = bytes.as_mut_slice() as &[u8];
+            let mut heard = Vec::new();
+            while !rest.is_empty() {
+                self.client.read_tls(&mut rest).unwrap();
+                self.client.process_new_packets().unwrap();
+                // It has nothing more for now, which isn't the end.
+                let _ = self.client.reader().read_to_end(&mut heard);
+            }
+            heard
+        }
+    }
+
+    /// Shakes hands, `step` bytes at a time.
+    fn connected(version: &'static SupportedProtocolVersion, step: usize, fragment: Option<usize>) -> Pair {
+        let (endpoint, client) = both(version, fragment);
+        let server = endpoint.accept().unwrap();
+        let mut pair = Pair { client, server, to_client: Vec::new(), data: Vec::new() };
+        while pair.client.is_handshaking() || pair.server.is_handshaking() {
+            assert!(pair.client.wants_write() || !pair.to_client.is_empty(), "it stands still");
+            pair.say(step, b"").unwrap();
+            pair.hear();
+        }
+        pair
+    }
+
+    #[test]
+    fn bytes_may_come_in_any_pieces_and_be_answered_between_them() {
+        for version in [&TLS12, &TLS13] {
+            for (step, fragment) in [(1, None), (3, Some(32)), (100, Some(64)), (usize::MAX, None)] {
+                let mut pair = connected(version, step, fragment);
+                let sent: Vec<u8> = (0..3000_u32).map(|number| number as u8).collect();
+                pair.client.writer().write_all(&sent).unwrap();
+                pair.say(step, b"and").unwrap();
+                assert!(pair.data == sent, "{version:?} by {step}");
+                let heard = pair.hear();
+                assert!(!heard.is_empty() && heard.chunks(3).all(|chunk| chunk == b"and"));
+                assert_eq!(pair.server.partial.capacity(), 0, "an idle connection has no buffer");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_renewed_on_the_way() {
+        for step in [1, 7, usize::MAX] {
+            let mut pair = connected(&TLS13, step, None);
+            for round in 0..3_u8 {
+                pair.client.refresh_traffic_keys().unwrap();
+                pair.client.writer().write_all(&[round]).unwrap();
+                pair.say(step, b"new").unwrap();
+                assert!(pair.hear().starts_with(b"new"));
+            }
+            assert_eq!(pair.data, [0, 1, 2]);
+        }
+    }
+
+    #[test]
+    fn large_data_goes_out_in_records() {
+        for version in [&TLS12, &TLS13] {
+            let mut pair = connected(version, usize::MAX, None);
+            let sent: Vec<u8> = (0..100_000_u32).map(|number| number as u8).collect();
+            pair.server.send(&sent, &mut pair.to_client).unwrap();
+            assert!(pair.hear() == sent);
+        }
+    }
+
+    #[test]
+    fn the_end_is_told_and_what_came_before_it_is_not_lost() {
+        for version in [&TLS12, &TLS13] {
+            let mut pair = connected(version, usize::MAX, None);
+            pair.client.writer().write_all(b"last").unwrap();
+            pair.client.send_close_notify();
+            assert_eq!(pair.say(usize::MAX, b""), Err(TlsEnd::Closed));
+            assert_eq!(pair.data, b"last");
+            pair.server.close(&mut pair.to_client);
+            pair.hear();
+            assert_eq!(pair.client.reader().read(&mut [0]).unwrap(), 0, "it was closed in order");
+        }
+    }
+
+    #[test]
+    fn what_is_no_tls_gets_an_alert() {
+        let mut pair = connected(&TLS13, usize::MAX, None);
+        let mut reply = Vec::new();
+        let record = b"\x17\x03\x03\x00\x20 this was not encrypted by anyone!";
+        let end = pair.server.receive(record, &mut pair.data, &mut reply);
+        assert_eq!(end, Err(TlsEnd::Failed(TlsFailure::Malformed)));
+        pair.to_client = reply;
+        let mut bytes = pair.to_client.as_slice();
+        pair.client.read_tls(&mut bytes).unwrap();
+        let error = pair.client.process_new_packets().unwrap_err();
+        assert_eq!(error, rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let bytes = size_of::<UnbufferedServerConnection>() + size_of::<Tls>();
+        assert!(bytes <= 2048, "{bytes}");
     }
 }
