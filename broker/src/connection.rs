@@ -47,7 +47,7 @@ pub struct Connection {
     key: ConnectionKey,
     writer: OwnedWriteHalf,
     /// TLS and WebSocket, where the connection has them.
-    layers: Option<Box<RefCell<Layers>>>,
+    layers: Cell<Option<Box<Layers>>>,
     /// Bytes that the socket didn't take; while there are some, the session is only asked for control packets.
     kept: RefCell<Vec<u8>>,
     state: Cell<State>,
@@ -67,7 +67,7 @@ impl Connection {
         let connection = Self {
             key,
             writer,
-            layers: layers.map(|layers| Box::new(RefCell::new(*layers))),
+            layers: Cell::new(layers),
             kept: RefCell::default(),
             state: Cell::new(State::Open),
             reads: Cell::new(true),
@@ -88,9 +88,9 @@ impl Connection {
 
     /// Writes `bytes` of the session behind what was kept, and keeps what the socket doesn't take.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let Some(layers) = &self.layers else { return self.write_raw(bytes) };
         let mut raw = Vec::new();
-        let sent = layers.borrow_mut().send(bytes, &mut raw);
+        let sent = self.with_layers(|layers| layers.send(bytes, &mut raw));
+        let Some(sent) = sent else { return self.write_raw(bytes) };
         self.write_raw(&raw)?;
         sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
@@ -115,25 +115,31 @@ impl Connection {
 
     /// Closes once the last bytes are written.
     pub fn close(&self) {
-        if let Some(layers) = &self.layers {
-            layers.borrow_mut().close(&mut self.kept.borrow_mut());
-        }
+        self.with_layers(|layers| layers.close(&mut self.kept.borrow_mut()));
         self.state.set(State::Closing);
         self.wake();
     }
 
+    /// Lends the layers, where there are some. None is lent within another loan: nothing they do comes back here.
+    fn with_layers<R>(&self, f: impl FnOnce(&mut Layers) -> R) -> Option<R> {
+        let mut layers = self.layers.take()?;
+        let result = f(&mut layers);
+        self.layers.set(Some(layers));
+        Some(result)
+    }
+
     /// Closes if the peer has closed TLS or the WebSocket before the connection came here.
     pub fn close_if_over(&self) {
-        if self.layers.as_ref().is_some_and(|layers| layers.borrow().is_over()) {
+        if self.with_layers(|layers| layers.is_over()) == Some(true) {
             self.close();
         }
     }
 
     /// Gives the session what the socket had.
     fn receive(&self, host: &ShardHost, bytes: &[u8]) {
-        let Some(layers) = &self.layers else { return host.handle_bytes(self.key, bytes) };
         let (mut data, mut reply) = (Vec::new(), Vec::new());
-        let received = layers.borrow_mut().receive(bytes, &mut data, &mut reply);
+        let received = self.with_layers(|layers| layers.receive(bytes, &mut data, &mut reply));
+        let Some(received) = received else { return host.handle_bytes(self.key, bytes) };
         if !data.is_empty() {
             host.handle_bytes(self.key, &data);
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bugle_device::{SendOptions, Target};
+use bugle_tests::websocket::{BINARY, WebSocket};
 use bugle_tests::{
     App, Authority, Certificate, Device, Gateway, Program, RawClient, Setup, Tls, Version, Way, config,
     connect_packet, disconnect_reason, mosquitto_pub, mqtt_packet, publish_packet, soon, subscribe_packet,
@@ -524,5 +525,37 @@ async fn a_certificate_that_cannot_be_used_is_named() {
             ["serve", "--listen", "127.0.0.1:0", "--admin", "none", "--config", file.to_str().unwrap()];
         let ended = Program::run(bugle_tests::bugle_program(), &arguments, b"").await.expect(1);
         assert!(ended.err.contains("[tls]") && ended.err.contains(expected), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_through_tls_or_a_websocket_holds_no_buffers() {
+    const MANY: u64 = 400;
+    let authority = Authority::new();
+    let gateway = setup(&authority).start().await;
+    // KiB each, with the session's own 2 to 3: rustls's buffered interface alone would add 4.
+    for (kind, bound) in [("websocket", 6), ("tls", 9)] {
+        let mut connections: Vec<Box<dyn std::any::Any>> = Vec::new();
+        let mut before = 0;
+        // The first are for what grows but once.
+        for number in 0..MANY + 100 {
+            if number == 100 {
+                before = gateway.resident();
+            }
+            let connect = connect_packet(4, &format!("{kind}-{number}"), 0);
+            if kind == "tls" {
+                let mut stream = tls(&gateway, authority.client(Tls::V13)).await.unwrap();
+                stream.write_all(&connect).await.unwrap();
+                assert_eq!(mqtt_packet(&mut stream).await.unwrap().0, 0x20);
+                connections.push(Box::new(stream));
+            } else {
+                let mut socket = WebSocket::open(gateway.connect().await).await;
+                socket.send(BINARY, &connect).await;
+                assert_eq!(socket.data(4).await[0], 0x20);
+                connections.push(Box::new(socket));
+            }
+        }
+        let each = (gateway.resident() - before) as f64 / MANY as f64;
+        assert!(each < f64::from(bound), "{kind}: {each:.1} KiB");
     }
 }
