@@ -58,16 +58,12 @@ pub struct Connection {
 
 impl Connection {
     /// The connection over a socket, and the end to read from.
-    pub fn new(
-        key: ConnectionKey,
-        stream: TcpStream,
-        layers: Option<Box<Layers>>,
-    ) -> (Rc<Self>, OwnedReadHalf) {
+    pub fn new(key: ConnectionKey, stream: TcpStream, layers: Option<Layers>) -> (Rc<Self>, OwnedReadHalf) {
         let (reader, writer) = stream.into_split();
         let connection = Self {
             key,
             writer,
-            layers: Cell::new(layers),
+            layers: Cell::new(layers.map(Box::new)),
             kept: RefCell::default(),
             state: Cell::new(State::Open),
             reads: Cell::new(true),

@@ -80,8 +80,9 @@ impl Clock {
 pub struct Arrival {
     /// The socket, non-blocking.
     pub stream: StdTcpStream,
-    /// What its bytes go through. None: TCP alone.
-    pub layers: Option<Box<Layers>>,
+    /// What its bytes go through. None: TCP alone. Not boxed: what lasts is allocated by the thread that it lasts on,
+    /// else it would lie scattered among what was freed on the other.
+    pub layers: Option<Layers>,
     /// What was read through them.
     pub bytes: Vec<u8>,
     /// What it speaks.

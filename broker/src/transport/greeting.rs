@@ -64,7 +64,7 @@ pub struct Admission {
 pub struct Greeting {
     admission: Arc<Admission>,
     settings: Arc<TransportSettings>,
-    layers: Option<Box<Layers>>,
+    layers: Option<Layers>,
     /// What has come through the layers.
     bytes: Vec<u8>,
     raw: usize,
@@ -79,7 +79,7 @@ pub struct First {
     /// The client id, if that names the shard.
     pub client_id: Option<String>,
     /// What its bytes go through. None: TCP alone.
-    pub layers: Option<Box<Layers>>,
+    pub layers: Option<Layers>,
 }
 
 impl Greeting {
@@ -181,7 +181,7 @@ impl Greeting {
 
     /// What may come next, and whether HTTP is known there at all.
     fn allowed(&self) -> (Protocols, bool) {
-        match self.layers.as_deref() {
+        match &self.layers {
             None => (self.admission.in_clear, true),
             Some(Layers { websocket: Some(_), .. }) => (Protocols::IN_WEBSOCKET, false),
             Some(_) => (self.admission.in_tls, true),
@@ -275,7 +275,7 @@ impl Greeting {
     /// A client that has announced one protocol may not come with another: who can make a browser send requests could
     /// else have MQTT read from them.
     fn check_alpn(&self, is_http: bool) -> Result<(), EarlyClose> {
-        match self.layers.as_deref() {
+        match &self.layers {
             Some(Layers { tls: Some(tls), websocket: None, .. }) if !tls.expects(is_http) => {
                 self.settings.counters.tls_failed(TlsFailure::Alpn);
                 Err(EarlyClose::Tls)

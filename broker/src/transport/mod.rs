@@ -105,8 +105,8 @@ pub struct Layers {
 }
 
 impl Layers {
-    fn new(tls: Option<Tls>, websocket: Option<WebSocket>, settings: Arc<TransportSettings>) -> Box<Self> {
-        Box::new(Self { tls, websocket, is_over: false, counted: None, settings })
+    fn new(tls: Option<Tls>, websocket: Option<WebSocket>, settings: Arc<TransportSettings>) -> Self {
+        Self { tls, websocket, is_over: false, counted: None, settings }
     }
 
     /// Whether nothing more goes through them.
@@ -321,7 +321,7 @@ impl Drop for Layers {
 }
 
 /// Tells what a connection's bytes go through, and counts it as taken over.
-pub fn count_taken_over(layers: &mut Option<Box<Layers>>, counters: &ProcessCounters) -> TransportKind {
+pub fn count_taken_over(layers: &mut Option<Layers>, counters: &ProcessCounters) -> TransportKind {
     let kind = layers.as_ref().map_or(TransportKind::Plain, |layers| layers.kind());
     counters.taken_over(kind);
     if let Some(layers) = layers {
