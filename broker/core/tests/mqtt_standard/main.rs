@@ -11,4 +11,5 @@ mod properties;
 mod retained;
 mod sessions;
 mod shared;
+mod signals;
 mod wills;
