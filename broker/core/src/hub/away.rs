@@ -5,7 +5,6 @@
 //! what waited and what was unacknowledged; it has no socket, and takes only what the protocol promises to keep:
 //! plain messages of QoS 1 and 2, within the bounds for offline clients. Signals are OFFLINE for it (S10).
 
-use super::park::Park;
 use super::timers::Timer;
 use super::{Client, ConnectionKey, Shard};
 use crate::model::{Delivery, Filter, Instant, NEVER_EXPIRES, OfflineFull, Origin, QoS, Status, Will};
@@ -52,10 +51,10 @@ impl Shard {
         let waiting = std::mem::take(&mut client.mailbox);
         let replays = client.replays.take();
         let will = client.will.take().filter(|_| with_will);
-        let park = std::mem::replace(&mut client.park, Park::new(&self.limits, now));
+        let park = std::mem::take(&mut client.park);
         let expiry = client.session_expiry;
         let will_delay = client.will_delay;
-        let mut away = Client::new(Session::away(self.session_config.clone(), None, now), &self.limits, now);
+        let mut away = Client::new(Session::away(self.session_config.clone(), None, now));
         away.identity = Some(identity.clone());
         away.client_id = client.client_id.take();
         away.inbox = client.inbox.take();
@@ -132,19 +131,16 @@ impl Shard {
     pub(super) fn end_session(&mut self, key: ConnectionKey, with_will: bool, now: Instant) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(identity) = client.identity.take() else { return };
-        let filters: Vec<_> = client
-            .groups
-            .drain(..)
-            .map(Filter::Group)
-            .chain(client.filters.drain(..).map(Filter::Topic))
-            .collect();
+        let groups = std::mem::take(&mut client.groups).into_iter().map(Filter::Group);
+        let topics = std::mem::take(&mut client.filters).into_iter().map(Filter::Topic);
+        let filters: Vec<_> = groups.chain(topics).collect();
         let will = match client.away.take() {
             Some(away) => away.will.map(|(_, will)| will),
             None => client.will.take().filter(|_| with_will),
         };
         let sender = client.client_id.take();
         client.inbox = None;
-        let park = std::mem::replace(&mut client.park, Park::new(&self.limits, now));
+        let park = std::mem::take(&mut client.park);
         let unread = std::mem::take(&mut client.mailbox);
         let unacknowledged = client.session.take_unacknowledged();
         for filter in filters {

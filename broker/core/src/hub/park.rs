@@ -16,8 +16,11 @@ pub(super) struct Parked {
 }
 
 /// One identity's buckets and waiting sends. It outlives the connection: reconnecting refills no bucket, and what
-/// was sent before leaving is still sent.
-pub(super) struct Park {
+/// was sent before leaving is still sent. Who never sent has none of it.
+#[derive(Default)]
+pub(super) struct Park(Option<Box<Used>>);
+
+struct Used {
     normal: Lane,
     urgent: Lane,
     bytes: usize,
@@ -31,17 +34,11 @@ struct Lane {
 }
 
 impl Park {
-    /// Full buckets, nothing waiting.
-    pub(super) fn new(limits: &Limits, now: Instant) -> Self {
-        let lane = |rate| Lane { bucket: TokenBucket::full(rate, now), queue: VecDeque::new(), release: now };
-        Self { normal: lane(limits.rate), urgent: lane(limits.urgent_rate), bytes: 0 }
-    }
-
     /// Takes a token, or says in how many milliseconds there may be one. What waits goes first, so that the order
     /// stays (S11).
     pub(super) fn admit(&mut self, urgent: bool, limits: &Limits, now: Instant) -> Result<(), u32> {
         let rate = rate(urgent, limits);
-        let lane = self.lane(urgent);
+        let lane = self.0.get_or_insert_with(|| Box::new(Used::new(limits, now))).lane(urgent);
         if lane.queue.is_empty() {
             return lane.bucket.try_take(rate, now);
         }
@@ -51,8 +48,10 @@ impl Park {
 
     /// Lets a send wait, `wait` milliseconds if it is the first.
     pub(super) fn push(&mut self, parked: Parked, wait: u32, now: Instant) {
-        self.bytes += size(&parked.signal);
-        let lane = self.lane(parked.signal.options().urgent);
+        // It was asked for a token before.
+        let Some(used) = &mut self.0 else { return };
+        used.bytes += size(&parked.signal);
+        let lane = used.lane(parked.signal.options().urgent);
         if lane.queue.is_empty() {
             lane.release = now + u64::from(wait);
         }
@@ -61,9 +60,10 @@ impl Park {
 
     /// The next send that has its token.
     pub(super) fn pop_ready(&mut self, limits: &Limits, now: Instant) -> Option<Parked> {
+        let used = self.0.as_mut()?;
         [true, false].into_iter().find_map(|urgent| {
             let rate = rate(urgent, limits);
-            let lane = self.lane(urgent);
+            let lane = used.lane(urgent);
             if lane.queue.is_empty() || lane.release > now {
                 return None;
             }
@@ -72,30 +72,32 @@ impl Park {
                 return None;
             }
             let parked = lane.queue.pop_front()?;
-            self.bytes -= size(&parked.signal);
+            used.bytes -= size(&parked.signal);
             Some(parked)
         })
     }
 
     /// When [`pop_ready`](Self::pop_ready) may have something.
     pub(super) fn release(&self) -> Option<Instant> {
-        let lanes = [&self.normal, &self.urgent].into_iter();
+        let used = self.0.as_ref()?;
+        let lanes = [&used.normal, &used.urgent].into_iter();
         lanes.filter(|lane| !lane.queue.is_empty()).map(|lane| lane.release).min()
     }
 
     /// How many sends wait.
     pub(super) fn waiting(&self) -> usize {
-        self.normal.queue.len() + self.urgent.queue.len()
+        self.0.as_ref().map_or(0, |used| used.normal.queue.len() + used.urgent.queue.len())
     }
 
     /// Bytes that wait.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.0.as_ref().map_or(0, |used| used.bytes)
     }
 
     /// The sender has gone: nobody waits for answers any more.
     pub(super) fn forget_requests(&mut self) {
-        for parked in self.normal.queue.iter_mut().chain(&mut self.urgent.queue) {
+        let Some(used) = &mut self.0 else { return };
+        for parked in used.normal.queue.iter_mut().chain(&mut used.urgent.queue) {
             parked.request = None;
         }
     }
@@ -103,8 +105,18 @@ impl Park {
     /// Whether it is as if new.
     pub(super) fn is_idle(&mut self, limits: &Limits, now: Instant) -> bool {
         self.waiting() == 0
-            && self.normal.bucket.is_full(limits.rate, now)
-            && self.urgent.bucket.is_full(limits.urgent_rate, now)
+            && self.0.as_mut().is_none_or(|used| {
+                used.normal.bucket.is_full(limits.rate, now)
+                    && used.urgent.bucket.is_full(limits.urgent_rate, now)
+            })
+    }
+}
+
+impl Used {
+    /// Full buckets, nothing waiting.
+    fn new(limits: &Limits, now: Instant) -> Self {
+        let lane = |rate| Lane { bucket: TokenBucket::full(rate, now), queue: VecDeque::new(), release: now };
+        Self { normal: lane(limits.rate), urgent: lane(limits.urgent_rate), bytes: 0 }
     }
 
     fn lane(&mut self, urgent: bool) -> &mut Lane {
@@ -152,7 +164,7 @@ mod tests {
     fn s7_what_waits_goes_in_order_and_urgent_ones_have_their_own_lane() {
         let at = Instant::from_millis;
         let limits = Limits { rate: 2, urgent_rate: 1, ..Limits::default() };
-        let mut park = Park::new(&limits, at(0));
+        let mut park = Park::default();
         assert_eq!([park.admit(false, &limits, at(0)), park.admit(false, &limits, at(0))], [Ok(()), Ok(())]);
         for request in 0..2 {
             let wait = park.admit(false, &limits, at(0)).expect_err("no token");

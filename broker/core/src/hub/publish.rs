@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::{ConnectionKey, Shard};
 use crate::backbone::{Backbone, ShardIndex};
 use crate::model::{
-    Delivery, Identity, Instant, Map, Message, MessageView, Origin, OriginView, Outgoing, Publication, QoS,
-    Reason, Reception, Refusal, Reply, RequestId, Status,
+    About, Delivery, Identity, Instant, Map, Message, MessageView, Origin, OriginView, Outgoing, Publication,
+    QoS, Reason, Reception, Refusal, Reply, RequestId, Status,
 };
 use crate::rules::{Action, Object, Rules};
 use crate::session::with_subscriptions;
@@ -86,7 +86,9 @@ impl Shard {
             (Ok(Published::Done), Some(request)) => self.reply(key, Reply::Done(request), now),
             (Ok(_), _) => {}
             (Err(refusal), Some(request)) => self.refuse(key, request, refusal, now),
-            (Err(refusal), None) => self.counters.count_refusal(refusal.reason),
+            (Err(refusal), None) => {
+                self.refuse_unasked(key, About::Topic((&*publication.topic).into()), refusal, now);
+            }
         }
     }
 

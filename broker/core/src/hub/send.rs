@@ -8,7 +8,7 @@ use crate::backbone::{
     AcceptedSignal, Backbone, Envelope, PeerMessage, ShardIndex, ShardReport, Share, owner,
 };
 use crate::model::{
-    Addressed, ClientId, Identity, Instant, Map, Reason, ReceiptCounts, ReceiptMode, ReceiptReport,
+    About, Addressed, ClientId, Identity, Instant, Map, Reason, ReceiptCounts, ReceiptMode, ReceiptReport,
     Recipients, Refusal, Reply, RequestId, Set, Signal, Status, Target,
 };
 use crate::rules::{Action, Object};
@@ -49,7 +49,7 @@ impl Shard {
                 let text = "over the rate of this client; try again after the time given";
                 let refusal =
                     Refusal { retry_after: Some(retry_after), ..Refusal::new(Reason::RateLimited, text) };
-                self.refuse_any(key, request, refusal, now);
+                self.refuse_signal(key, request, &signal, refusal, now);
             }
             Err(wait) => {
                 self.counters.parked += 1;
@@ -71,11 +71,7 @@ impl Shard {
                 client.session.resume(now);
                 self.resumable.push(key);
             }
-            match (request, client.client_id.clone()) {
-                (Some(request), _) => self.accept_and_answer(key, Some(request), &signal, now),
-                (None, Some(sender)) => self.accept_unheard(&sender, signal, now),
-                (None, None) => {}
-            }
+            self.accept_and_answer(key, request, &signal, now);
         }
     }
 
@@ -111,18 +107,29 @@ impl Shard {
         self.reply(key, Reply::Refused(request, refusal), now);
     }
 
-    /// Refuses what somebody may wait to hear of.
-    pub(super) fn refuse_any(
+    fn refuse_signal(
         &mut self,
         key: ConnectionKey,
         request: Option<RequestId>,
+        signal: &Signal<'_>,
         refusal: Refusal,
         now: Instant,
     ) {
         match request {
             Some(request) => self.refuse(key, request, refusal, now),
-            None => self.counters.count_refusal(refusal.reason),
+            None => self.refuse_unasked(key, About::Signal(signal.addressed.clone()), refusal, now),
         }
+    }
+
+    pub(super) fn refuse_unasked(
+        &mut self,
+        key: ConnectionKey,
+        about: About,
+        refusal: Refusal,
+        now: Instant,
+    ) {
+        self.counters.count_refusal(refusal.reason);
+        self.reply(key, Reply::RefusedUnasked(about, refusal), now);
     }
 
     fn accept_and_answer(
@@ -134,15 +141,21 @@ impl Shard {
     ) {
         match self.send_along(key, request, signal, now) {
             Some(Ok(())) => {}
-            Some(Err(refusal)) => self.refuse_any(key, request, refusal, now),
+            Some(Err(refusal)) => self.refuse_signal(key, request, signal, refusal, now),
             None => {
                 let Some(sender) = self.clients.get(key).and_then(|client| client.client_id.clone()) else {
                     let text = "only a client id of 1-64 of A-Z a-z 0-9 . _ : - can send signals";
-                    return self.refuse_any(key, request, Refusal::new(Reason::NotAuthorized, text), now);
+                    return self.refuse_signal(
+                        key,
+                        request,
+                        signal,
+                        Refusal::new(Reason::NotAuthorized, text),
+                        now,
+                    );
                 };
                 let waits = request.map(|request| (key, request));
                 if let Err(refusal) = self.accept(waits, &sender, signal, now) {
-                    self.refuse_any(key, request, refusal, now);
+                    self.refuse_signal(key, request, signal, refusal, now);
                 }
             }
         }

@@ -183,9 +183,9 @@ impl Shard {
             let Some(client) = self.clients.get_mut(key) else { return };
             let was_there = match filter {
                 Filter::Inbox => client.inbox.take().is_some(),
-                Filter::Group(group) => client.groups.swap_remove(group),
+                Filter::Group(group) => client.groups.remove(group),
                 Filter::Topic(filter) => {
-                    let was_there = client.filters.swap_remove(filter);
+                    let was_there = client.filters.remove(filter);
                     self.end_replay(key, filter);
                     was_there
                 }

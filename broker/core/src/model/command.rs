@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::{
-    ClientId, GroupName, Identity, Message, Publication, QoS, ReceiptReport, Reception, Refusal, Signal,
+    About, ClientId, GroupName, Identity, Message, Publication, QoS, ReceiptReport, Reception, Refusal,
+    Signal,
 };
 use crate::mqtt::RetainHandling;
 
@@ -213,6 +214,8 @@ pub enum Reply {
     Done(RequestId),
     /// The send or publish was refused, and nothing came of it.
     Refused(RequestId, Refusal),
+    /// A send or publish without a number was refused.
+    RefusedUnasked(About, Refusal),
     /// One result per item: the granted QoS, or why not.
     Subscribed(RequestId, Vec<Result<QoS, Refusal>>),
     /// One result per filter: whether there was something to end.

@@ -19,7 +19,7 @@ pub use message::{
     AsSent, Delivery, EncodingKey, Encodings, Message, MessageView, Origin, OriginView, Outgoing,
     Publication, QoS, ReceiptSlot, Reception, Settled, ShareId, Text,
 };
-pub use outcome::{ReceiptReport, Refusal};
+pub use outcome::{About, ReceiptReport, Refusal};
 pub use signal::{Addressed, RecipientList, Recipients, Signal, SignalOptions, Target};
 pub use time::Instant;
 

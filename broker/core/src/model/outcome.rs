@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::rc::Rc;
 
-use super::{ClientId, MessageId, Reason, ReceiptCounts, ReceiptMode, RequestId, Status, Target};
+use super::{Addressed, ClientId, MessageId, Reason, ReceiptCounts, ReceiptMode, RequestId, Status, Target};
 
 /// A request that was not carried out, and why, in words for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,15 @@ impl Refusal {
     pub fn new(reason: Reason, text: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, retry_after: None, text: text.into() }
     }
+}
+
+/// What a refusal is about, for people to read.
+#[derive(Clone, Debug)]
+pub enum About {
+    /// A signal.
+    Signal(Rc<Addressed>),
+    /// A message to a topic, or what isn't one.
+    Topic(Rc<str>),
 }
 
 impl fmt::Display for Refusal {

@@ -240,6 +240,8 @@ impl DeviceSession {
             Reply::ConnectRefused(refusal) | Reply::Close(refusal) => self.end(refusal.reason, &refusal.text),
             Reply::Done(request) => self.finish(request.0),
             Reply::Refused(request, refusal) => self.refuse(request.0, &refusal),
+            // All that a device sends is numbered.
+            Reply::RefusedUnasked(..) => {}
             Reply::Subscribed(request, results) => match results.into_iter().find_map(Result::err) {
                 None => self.finish(request.0),
                 Some(refusal) => self.refuse(request.0, &refusal),

@@ -47,7 +47,8 @@ use self::link::{Link, Measured};
 use self::state::{Form, SessionState};
 use super::{SessionConfig, SessionCounters};
 use crate::model::{
-    Command, Delivery, GroupName, Instant, Reason, ReceiptSlot, Reception, Reply, Settled, ShareId, Status,
+    Command, Delivery, GroupName, Instant, Reason, ReceiptSlot, Reception, Reply, RequestId, Settled,
+    ShareId, Status,
 };
 use crate::mqtt::{
     Ack, DecodeError, Disconnect, Packet, PacketType, Properties, Property, PropertyWriter, ReasonCode,
@@ -62,7 +63,7 @@ pub struct MqttSession {
     link: Link,
     state: SessionState,
     /// The second of two commands that one packet makes.
-    second_command: Option<Command<'static>>,
+    second_command: Option<Box<Command<'static>>>,
     settled: VecDeque<(ReceiptSlot, Settled)>,
     /// What it published to last.
     known: Option<Box<Known>>,
@@ -135,7 +136,7 @@ impl MqttSession {
         }
         loop {
             if let Some(command) = self.second_command.take() {
-                return Some(command);
+                return Some(*command);
             }
             match self.phase {
                 Phase::Closing => {
@@ -194,6 +195,9 @@ impl MqttSession {
             ) => {}
             (Reply::Done(request), Phase::Open) => self.answer_publish(request, None),
             (Reply::Refused(request, refusal), Phase::Open) => self.answer_publish(request, Some(refusal)),
+            (Reply::RefusedUnasked(about, refusal), Phase::Open) => {
+                self.notify_refusal(RequestId(0), Some(&about), &refusal);
+            }
             (Reply::Subscribed(request, results), Phase::Open) => self.answer_subscribe(request, &results),
             (Reply::Unsubscribed(request, results), Phase::Open) => {
                 self.answer_unsubscribe(request, Some(results));

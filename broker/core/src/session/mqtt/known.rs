@@ -8,10 +8,10 @@ use std::borrow::Cow;
 use std::num::NonZeroU16;
 use std::rc::Rc;
 
-use super::state::{About, Outstanding, Pending};
+use super::state::{Outstanding, Pending};
 use super::{MqttSession, Phase, number};
 use crate::model::{
-    Addressed, AsSent, Command, Publication, QoS, ReceiptMode, RequestId, Signal, Status, Text,
+    About, Addressed, AsSent, Command, Publication, QoS, ReceiptMode, RequestId, Signal, Status, Text,
 };
 
 /// The longest topic that is remembered, in bytes: options that name many recipients make long ones.
@@ -51,6 +51,12 @@ impl MqttSession {
         };
         let field = [&length.to_be_bytes(), topic.as_bytes()].concat();
         self.known = Some(Box::new(Known { field, meaning }));
+    }
+
+    /// The topic that is known.
+    #[cfg(test)]
+    pub(super) fn knows_topic(&self) -> Option<&str> {
+        core::str::from_utf8(self.known.as_ref()?.field.get(2..)?).ok()
     }
 
     /// Takes the plain PUBACK at the start of `input`; whether there was one.
@@ -119,8 +125,8 @@ impl MqttSession {
                     deadline: None,
                     as_sent: Some(as_sent),
                 };
-                let is_heard = id.is_some() || wants_notices;
-                let about = wants_notices.then(|| About::Topic(topic.clone()));
+                let is_heard = id.is_some();
+                let about = (is_heard && wants_notices).then(|| About::Topic(topic.clone()));
                 (Command::Publish { request: is_heard.then_some(request), publication }, is_heard, about)
             }
             Meaning::Signal { addressed, is_bare } => {
@@ -134,8 +140,8 @@ impl MqttSession {
                     as_sent: (*is_bare && !is_expressive).then_some(as_sent),
                 };
                 let has_receipt = addressed.options.receipt != ReceiptMode::None;
-                let is_heard = id.is_some() || has_receipt || wants_notices;
-                let about = wants_notices.then(|| About::Signal(addressed.clone()));
+                let is_heard = id.is_some() || has_receipt;
+                let about = (is_heard && wants_notices).then(|| About::Signal(addressed.clone()));
                 let refusable = self.is_refusable(qos);
                 (Command::Send { request: is_heard.then_some(request), signal, refusable }, is_heard, about)
             }

@@ -32,11 +32,10 @@ use serde_json::{Map, Value, json};
 
 use super::connect::packet_id;
 use super::in_flight::{Entry, Stage};
-use super::state::About;
 use super::{MqttSession, passthrough};
 use crate::model::{
-    ClientId, Delivery, Identity, Message, Origin, Outgoing, QoS, ReceiptMode, ReceiptReport, Reception,
-    Refusal, RequestId, Status, Target,
+    About, ClientId, Delivery, Identity, Message, Origin, Outgoing, QoS, ReceiptMode, ReceiptReport,
+    Reception, Refusal, RequestId, Status, Target,
 };
 use crate::mqtt::{Packet, Properties, Property, PropertyWriter, Publish, encode};
 

@@ -6,10 +6,11 @@ use std::rc::Rc;
 
 use super::connect::packet_id;
 use super::notice::shortened;
-use super::state::{About, Answer, Outstanding, Pending};
+use super::state::{Answer, Outstanding, Pending};
 use super::{MqttSession, number, passthrough, reasons, signal_topic};
 use crate::model::{
-    Addressed, Command, Instant, Publication, QoS, Reason, ReceiptMode, Refusal, RequestId, Signal, Text,
+    About, Addressed, Command, Instant, Publication, QoS, Reason, ReceiptMode, Refusal, RequestId, Signal,
+    Text,
 };
 use crate::mqtt::{Ack, PacketType, Properties, Property, PropertyWriter, Publish, ReasonCode};
 
@@ -44,7 +45,7 @@ impl MqttSession {
             self.remember(&topic, command);
         }
         let (command, about) = match judged {
-            Ok(command) if self.is_unheard(publish.qos, &command) => return Some(command.unheard()),
+            Ok(command) if is_unheard(publish.qos, &command) => return Some(command.unheard()),
             Ok(command) => {
                 let about = self.wants_notices().then(|| about(&command, &topic));
                 (command, about)
@@ -84,16 +85,6 @@ impl MqttSession {
             return false;
         }
         true
-    }
-
-    /// Whether nothing comes of the hub's answer: a refusal of QoS 0 is told to who wants notices, and only there come
-    /// receipts.
-    fn is_unheard(&self, qos: QoS, command: &Command<'_>) -> bool {
-        let receipt = match command {
-            Command::Send { signal, .. } => signal.options().receipt,
-            _ => ReceiptMode::None,
-        };
-        qos == QoS::AtMostOnce && receipt == ReceiptMode::None && !self.wants_notices()
     }
 
     fn judged<'i>(
@@ -237,17 +228,23 @@ impl MqttSession {
 
     pub(super) fn handle_pubrel(&mut self, ack: &Ack<'_>) -> Option<Command<'static>> {
         // A client whose connection was lost may repeat what it can't know to be done.
-        let reason = if self.state.received.swap_remove(&ack.packet_id) || self.state.resumed {
+        let reason = if self.state.received.remove(&ack.packet_id) || self.state.resumed {
             ReasonCode::Success
         } else {
             ReasonCode::PacketIdentifierNotFound
         };
-        if self.state.received.is_empty() {
-            self.state.received = crate::model::Set::default();
-        }
         self.link.write_ack(PacketType::PubComp, ack.packet_id, reason);
         None
     }
+}
+
+/// Whether nothing comes of the hub's answer: QoS 0 has none, and a refusal comes by itself.
+fn is_unheard(qos: QoS, command: &Command<'_>) -> bool {
+    let receipt = match command {
+        Command::Send { signal, .. } => signal.options().receipt,
+        _ => ReceiptMode::None,
+    };
+    qos == QoS::AtMostOnce && receipt == ReceiptMode::None
 }
 
 /// What a notice would say of a publish that the hub gets.

@@ -1,13 +1,12 @@
 //! What belongs to the session and not to its connection: identity, packet identifiers, subscriptions, what
 //! waits for an answer. A persistent session would keep this while its client is away.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU16;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::in_flight::InFlight;
-use crate::model::{Addressed, ClientId, GroupName, Identity, Map, QoS, Reception, Refusal, RequestId, Set};
+use crate::model::{About, ClientId, GroupName, Identity, QoS, Reception, Refusal, RequestId};
 
 /// Requests for which a session without any keeps memory.
 const KEPT: usize = 8;
@@ -22,11 +21,11 @@ pub(super) struct SessionState {
     /// To the client, unacknowledged.
     pub(super) in_flight: InFlight,
     /// Identifiers of QoS 2 publishes that were taken and not yet released [MQTT-4.3.3-10].
-    pub(super) received: Set<NonZeroU16>,
+    pub(super) received: BTreeSet<NonZeroU16>,
     /// Asked of the hub and unanswered, in order; bounded by `requests_per_client`, or one more where a packet
     /// makes two requests.
     pub(super) outstanding: VecDeque<Outstanding>,
-    pub(super) groups: Map<GroupName, Forms>,
+    pub(super) groups: BTreeMap<GroupName, Forms>,
     pub(super) inbox: Forms,
     /// The subscription to `{prefix}/r/{me}`.
     pub(super) notice_reception: Option<Reception>,
@@ -46,9 +45,9 @@ impl SessionState {
             identity: None,
             me: None,
             in_flight: InFlight::new(),
-            received: Set::default(),
+            received: BTreeSet::new(),
             outstanding: VecDeque::new(),
-            groups: Map::default(),
+            groups: BTreeMap::new(),
             inbox: Forms::default(),
             notice_reception: None,
             notices: VecDeque::new(),
@@ -136,14 +135,6 @@ pub(super) enum Pending {
 pub(super) enum Answer {
     Done,
     Refused(Box<Refusal>),
-}
-
-/// What a notice of a refusal says of the publish.
-#[derive(Debug)]
-pub(super) enum About {
-    Signal(Rc<Addressed>),
-    /// A topic, shortened or whole.
-    Topic(Rc<str>),
 }
 
 /// What becomes of one filter of a SUBSCRIBE.

@@ -120,7 +120,7 @@ impl MqttSession {
             Place::Group(group) => {
                 let remains = end(self.state.groups.get_mut(group)?)?;
                 if remains.is_none() {
-                    self.state.groups.swap_remove(group);
+                    self.state.groups.remove(group);
                 }
                 Some(remains)
             }
@@ -229,7 +229,7 @@ impl MqttSession {
         self.state.outstanding.push_back(Outstanding { request: number, pending });
         match (reduce, end) {
             (Some(reduce), end) => {
-                self.second_command = end;
+                self.second_command = end.map(Box::new);
                 Some(reduce)
             }
             (None, end) => end,

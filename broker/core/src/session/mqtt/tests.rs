@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::MqttSession;
 use crate::model::{
-    ClientId, Command, Connected, Delivery, GroupName, Identity, Instant, Limits, Message, Mode, Origin,
+    About, ClientId, Command, Connected, Delivery, GroupName, Identity, Instant, Limits, Message, Mode, Origin,
     Outgoing, QoS, ReceiptSlot, Reception, Refusal, Reply, RequestId, Settled,
 };
 use crate::mqtt::{

@@ -334,3 +334,65 @@ fn an_explanation_that_is_too_large_for_the_client_is_left_out_mqtt_3_1_2_24() {
     script.refuse(1, Refusal::new(Reason::Busy, "x".repeat(100)));
     assert_eq!(script.output(), ["PUBACK 1 97"]);
 }
+
+#[test]
+fn the_second_publish_to_a_topic_is_read_like_the_first() {
+    for version in VERSIONS {
+        for topic in ["a/b", "sig/c/you", "sig/g/floor3?only=a,b&ttl=5"] {
+            for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+                let mut script = Script::connected(version, "me");
+                let commands: Vec<_> = (0..3)
+                    .map(|_| {
+                        let commands = script.publish(qos, u16::from(qos == QoS::AtLeastOnce), topic);
+                        assert_eq!(script.session.knows_topic(), Some(topic));
+                        script.done(1);
+                        format!("{commands:?}")
+                    })
+                    .collect();
+                assert_eq!(commands[0], commands[1]);
+                assert_eq!(commands[0], commands[2]);
+                let again = script.publish(qos, u16::from(qos == QoS::AtLeastOnce), "another");
+                assert!(format!("{again:?}").contains("another"));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_publish_to_a_known_topic_is_found_as_ever() {
+    for version in VERSIONS {
+        let known = || {
+            let mut script = Script::connected(version, "me");
+            script.publish(QoS::AtLeastOnce, 1, "sig/c/you");
+            script
+        };
+        // The identifier is in use, and there is none.
+        let mut script = known();
+        assert!(script.publish(QoS::AtLeastOnce, 1, "sig/c/you").is_empty() && script.session.is_closing());
+        let mut zero = bytes_of(Packet::Publish(publish(QoS::AtLeastOnce, 1, "sig/c/you")), version);
+        zero[2 + 2 + 9..][..2].fill(0);
+        let mut script = known();
+        assert!(script.bytes(&zero).is_empty() && script.session.is_closing());
+        // A signal isn't retained, and has at most 8192 bytes.
+        for refused in [
+            Publish { retain: true, ..publish(QoS::AtLeastOnce, 2, "sig/c/you") },
+            Publish { payload: &[0; 8193], ..publish(QoS::AtLeastOnce, 2, "sig/c/you") },
+        ] {
+            assert!(matches!(known().packet(Packet::Publish(refused))[..], [Command::Refuse { .. }]));
+        }
+    }
+}
+
+#[test]
+fn t3_a_refused_signal_of_qos_0_is_told_though_it_has_no_number() {
+    let mut script = Script::with_notices(Version::V311);
+    for _ in 0..2 {
+        let commands = script.publish(QoS::AtMostOnce, 0, "sig/c/you?id=m-1");
+        let [Command::Send { request: None, signal, .. }] = &commands[..] else { panic!("{commands:?}") };
+        let about = About::Signal(signal.addressed.clone());
+        script.reply(Reply::RefusedUnasked(about, Refusal::new(Reason::NotAuthorized, "no")));
+        let notices = notices(&script.output());
+        assert_eq!(notices.len(), 1);
+        assert_eq!((&notices[0]["topic"], &notices[0]["id"]), (&"sig/c/you".into(), &"m-1".into()));
+    }
+}
