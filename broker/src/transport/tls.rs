@@ -571,6 +571,26 @@ mod tests {
         }
     }
 
+    /// rustls panics if it isn't given what it has begun with.
+    #[test]
+    fn it_may_be_closed_within_a_message_of_several_records() {
+        for version in [&TLS12, &TLS13] {
+            let (endpoint, mut client) = both(version, Some(32));
+            let mut hello = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut hello).unwrap();
+            }
+            for cut in 0..hello.len() {
+                let mut server = endpoint.accept().unwrap();
+                let (mut data, mut reply) = (Vec::new(), Vec::new());
+                server.receive(&hello[..cut], &mut data, &mut reply).unwrap();
+                server.close(&mut reply);
+                assert!(server.send(b"too early", &mut reply).is_err());
+                assert_eq!((data, reply), (Vec::new(), Vec::new()));
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_tls_gets_an_alert() {
         let mut pair = connected(&TLS13, usize::MAX, None);
