@@ -1,15 +1,13 @@
-//! An MQTT client that says anything at all, beside two devices that behave.
+//! An MQTT client that says anything at all, beside two devices that behave; and what it hears. The second bit of the
+//! input's first byte says the version.
 #![no_main]
 
+use bugle_core::mqtt::Version;
+use bugle_fuzz::mqtt_stranger::MqttStranger;
 use libfuzzer_sys::fuzz_target;
 
-/// CONNECT of `garbage`; version 5 where the input's first byte asks for it, else 3.1.1.
-const CONNECTS: [&[u8]; 2] = [
-    b"\x10\x13\x00\x04MQTT\x04\x02\x00\x00\x00\x07garbage",
-    b"\x10\x14\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x07garbage",
-];
-
 fuzz_target!(|input: &[u8]| {
-    let version = input.first().map_or(0, |flags| usize::from(flags >> 1 & 1));
-    bugle_fuzz::gateway::run(input, CONNECTS[version]);
+    let is_5 = input.first().is_some_and(|flags| flags & 2 != 0);
+    let version = if is_5 { Version::V5 } else { Version::V311 };
+    bugle_fuzz::gateway::run(input, &mut MqttStranger::new(version));
 });

@@ -1,5 +1,6 @@
 //! A gateway of two shards in one thread: a stranger who says what the fuzzer wants, beside a panel and a lamp on the
-//! SDK. Whatever the stranger does, every signal from panel to lamp must arrive, and be reported as delivered.
+//! SDK. Whatever the stranger does, every signal from panel to lamp must arrive, in order, and be reported as delivered;
+//! and what the stranger hears must be what a correct peer may hear ([`Stranger`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use bugle_device::session::{CHUNK, Request, Session};
 use bugle_device::{Connection, Incoming, ReceiptMode, SendOptions, Status, Target};
 
 use crate::memory::{Memory, patient};
-use crate::{Step, Steps};
+use crate::stranger::{PanelSignal, Stranger};
+use crate::{Step, Steps, trace};
 
 const SHARDS: u16 = 2;
 /// More than one signal of the pair takes at 100 a second.
@@ -20,33 +22,43 @@ const BETWEEN_SIGNALS: u64 = 20;
 /// Bytes at a time for a socket.
 const WRITE: usize = 16 * 1024;
 
-/// Connections of the stranger and, but for the last two, signals of the pair. More would only take time.
-const MOST: u32 = 6;
+/// Connections of the stranger. More would only take time.
+const MOST_CONNECTIONS: u32 = 6;
+/// Signals of the panel, but for the last. No more than it may send urgently.
+const MOST_SIGNALS: u32 = 10;
 
-/// Runs one input against the gateway. `greeting` lets the stranger in, unless the input begins by itself.
-pub fn run(input: &[u8], greeting: &[u8]) {
+/// Runs one input against the gateway. The stranger is let in, unless the input begins by itself.
+pub fn run(input: &[u8], stranger: &mut dyn Stranger) {
     let Some((&flags, input)) = input.split_first() else { return };
     let (mut lamp, mut panel) = (Memory::new(4096), Memory::new(4096));
-    let mut gateway = Gateway::new(lamp.session(patient("lamp")), panel.session(patient("panel")));
-    gateway.stranger(if flags & 1 == 0 { greeting } else { &[] });
-    for step in Steps(input) {
+    let sessions = (lamp.session(patient("lamp")), panel.session(patient("panel")));
+    let mut gateway = Gateway::new(sessions.0, sessions.1, stranger);
+    gateway.connect_stranger((flags & 1 == 0).then_some(flags >> 2 & 7));
+    let mut steps = Steps(input);
+    while let Some(step) = steps.next() {
         match step {
             Step::Bytes(bytes) => gateway.say(bytes),
             Step::Time(millis) => gateway.advance(millis),
             Step::Other(0..8) => gateway.reads = !gateway.reads,
-            Step::Other(8..16) if gateway.connections < MOST => {
+            Step::Other(way @ 8..16) if gateway.connections < MOST_CONNECTIONS => {
                 gateway.lose_stranger();
-                gateway.stranger(greeting);
+                gateway.connect_stranger(Some(way & 7));
             }
-            Step::Other(16..24) if gateway.signals < MOST => gateway.exchange(),
-            Step::Other(_) => {}
+            Step::Other(16..18) if gateway.signals < MOST_SIGNALS => gateway.exchange(),
+            Step::Other(kind @ 18..24) if gateway.signals < MOST_SIGNALS => {
+                gateway.send_from_panel(kind & 1 == 0, kind >= 22);
+            }
+            Step::Other(number) => {
+                let bytes = gateway.model.phrase(number, &mut steps);
+                gateway.say(&bytes);
+            }
         }
         gateway.pump();
     }
+    gateway.reads = true;
     gateway.exchange();
     gateway.lose_stranger();
     gateway.pump();
-    gateway.exchange();
     let clients: u64 = gateway.shards.iter().map(|shard| shard.counters().clients).sum();
     assert_eq!(clients, 2, "the stranger has gone");
 }
@@ -60,7 +72,8 @@ struct Device<'a> {
 }
 
 /// The connection under test.
-struct Stranger {
+#[derive(Default)]
+struct StrangersConnection {
     /// Not yet a whole first packet, as in the process's listener.
     first: Vec<u8>,
     /// Its shard and key, once it has one.
@@ -75,15 +88,18 @@ struct Gateway<'a> {
     now: Instant,
     lamp: Device<'a>,
     panel: Device<'a>,
-    stranger: Stranger,
+    stranger: StrangersConnection,
+    model: &'a mut dyn Stranger,
     /// The stranger takes what is written to it.
     reads: bool,
     connections: u32,
     signals: u32,
+    /// The last that the lamp got, normal and urgent.
+    lamp_got: [u32; 2],
 }
 
 impl<'a> Gateway<'a> {
-    fn new(lamp: Session<'a>, panel: Session<'a>) -> Self {
+    fn new(lamp: Session<'a>, panel: Session<'a>, model: &'a mut dyn Stranger) -> Self {
         let limits = Arc::new(Limits::default());
         let shard = |index| {
             let config = ShardConfig {
@@ -105,9 +121,19 @@ impl<'a> Gateway<'a> {
             Device { session, shard, key, inbound: VecDeque::new() }
         };
         let (lamp, panel) = (device("lamp", lamp), device("panel", panel));
-        let stranger = Stranger { first: Vec::new(), place: None, outbound: VecDeque::new(), ended: true };
-        let (reads, connections, signals) = (true, 0, 0);
-        let mut gateway = Self { shards, limits, now, lamp, panel, stranger, reads, connections, signals };
+        let mut gateway = Self {
+            shards,
+            limits,
+            now,
+            lamp,
+            panel,
+            stranger: StrangersConnection { ended: true, ..StrangersConnection::default() },
+            model,
+            reads: true,
+            connections: 0,
+            signals: 0,
+            lamp_got: [0; 2],
+        };
         gateway.pump();
         let slot = gateway.lamp.session.submit(&Request::Join("floor")).expect("it is connected");
         gateway.pump();
@@ -117,10 +143,15 @@ impl<'a> Gateway<'a> {
     }
 
     /// Another connection of the stranger.
-    fn stranger(&mut self, greeting: &[u8]) {
+    fn connect_stranger(&mut self, way: Option<u8>) {
         self.connections += 1;
-        self.stranger = Stranger { first: Vec::new(), place: None, outbound: VecDeque::new(), ended: false };
-        self.say(greeting);
+        trace(|| format!("connection {}", self.connections));
+        self.stranger = StrangersConnection::default();
+        self.model.connected();
+        if let Some(way) = way {
+            let greeting = self.model.greeting(way);
+            self.say(&greeting);
+        }
         self.pump();
     }
 
@@ -128,6 +159,7 @@ impl<'a> Gateway<'a> {
         if self.stranger.ended {
             return;
         }
+        self.model.said(bytes);
         if self.stranger.place.is_some() {
             return self.stranger.outbound.extend(bytes);
         }
@@ -157,6 +189,7 @@ impl<'a> Gateway<'a> {
     }
 
     fn advance(&mut self, millis: u64) {
+        trace(|| format!("{millis} ms pass"));
         self.now = self.now + millis;
         for shard in &mut self.shards {
             shard.handle_time(self.now);
@@ -168,31 +201,13 @@ impl<'a> Gateway<'a> {
 
     /// A signal from panel to lamp, its delivery and its receipt.
     fn exchange(&mut self) {
-        self.pump();
-        // What the stranger had to say to them.
-        while self.panel.session.take(self.now.as_millis(), |_| ()).is_some() {}
-        while self.lamp.session.take(self.now.as_millis(), |_| ()).is_some() {}
-        self.pump();
-        self.advance(BETWEEN_SIGNALS);
-        self.signals += 1;
-        let payload = self.signals.to_be_bytes();
         let options = SendOptions { receipt: ReceiptMode::Each, ..SendOptions::default() };
-        let target = Target::group("floor").only(&["lamp"]);
-        let request = Request::Send { target, payload: &payload, options: &options };
-        assert_eq!(self.panel.session.status(), Connection::Online);
-        let slot = self.panel.session.submit(&request).expect("room for a signal");
-        let mut arrived = 0;
+        let signal = self.next_signal(true, false);
+        self.model.panel_sends_elsewhere(signal);
+        let slot = self.submit(Target::group("floor").only(&["lamp"]), signal, &options);
         let mut receipt = None;
         for _ in 0..64 {
-            self.pump();
-            let now = self.now.as_millis();
-            while let Some(is_it) = self.lamp.session.take(now, |incoming| match incoming {
-                Incoming::Signal { sender: "panel", payload: got, .. } => got == payload,
-                _ => false,
-            }) {
-                arrived += u32::from(is_it);
-            }
-            while self.panel.session.take(now, |_| ()).is_some() {}
+            self.drain_pair();
             if let Some((id, status)) = self.panel.session.poll_receipt_entry(slot) {
                 assert_eq!((id.as_str(), status), ("lamp", Status::Delivered));
             }
@@ -201,10 +216,64 @@ impl<'a> Gateway<'a> {
                 break;
             }
         }
-        assert_eq!(arrived, 1, "signal {} to the lamp", self.signals);
+        assert_eq!(self.lamp_got[0], self.signals, "the signal to the lamp");
         let receipt = receipt.expect("a receipt").expect("the signal was accepted");
         assert_eq!((receipt.counts.total(), receipt.counts.count(Status::Delivered)), (1, 1));
         self.panel.session.release(slot);
+    }
+
+    /// A signal from the panel to all of the group, where the lamp is, or to the stranger.
+    fn send_from_panel(&mut self, to_group: bool, urgent: bool) {
+        let options = SendOptions { urgent, ..SendOptions::default() };
+        let signal = self.next_signal(to_group, urgent);
+        self.model.panel_sends(signal);
+        let target = if to_group { Target::group("floor") } else { Target::client("garbage") };
+        let slot = self.submit(target, signal, &options);
+        for _ in 0..64 {
+            self.drain_pair();
+            if !to_group || self.lamp_got[usize::from(urgent)] == signal.number {
+                break;
+            }
+        }
+        if to_group {
+            assert_eq!(self.lamp_got[usize::from(urgent)], signal.number, "the signal to the group");
+        }
+        assert!(matches!(self.panel.session.poll_acceptance(slot), Some(Ok(_))), "nobody holds it up");
+        self.panel.session.release(slot);
+    }
+
+    fn next_signal(&mut self, to_group: bool, urgent: bool) -> PanelSignal {
+        // What the stranger had to say to them.
+        self.drain_pair();
+        self.advance(BETWEEN_SIGNALS);
+        self.signals += 1;
+        trace(|| format!("the panel sends {}", self.signals));
+        PanelSignal { number: self.signals, urgent, to_group }
+    }
+
+    fn submit(&mut self, target: Target<'_>, signal: PanelSignal, options: &SendOptions<'_>) -> u8 {
+        let payload = signal.payload();
+        assert_eq!(self.panel.session.status(), Connection::Online);
+        let request = Request::Send { target, payload: &payload, options };
+        self.panel.session.submit(&request).expect("room for a signal")
+    }
+
+    /// Lets lamp and panel take what came for them.
+    fn drain_pair(&mut self) {
+        self.pump();
+        let now = self.now.as_millis();
+        let got = &mut self.lamp_got;
+        let mut take = |incoming: Incoming<'_>| {
+            if let Incoming::Signal { sender: "panel", payload, urgent, .. } = incoming {
+                let last = &mut got[usize::from(urgent)];
+                let number = PanelSignal::of(payload).number;
+                assert!(number > *last, "{number} comes to the lamp after {last}");
+                *last = number;
+            }
+        };
+        while self.lamp.session.take(now, &mut take).is_some() {}
+        while self.panel.session.take(now, |_| ()).is_some() {}
+        self.pump();
     }
 
     /// Moves everything until nothing moves.
@@ -253,6 +322,8 @@ impl<'a> Gateway<'a> {
             if let Some(device) = device {
                 assert_ne!(transmit, Transmit::Close, "one of the pair is thrown out");
                 device.inbound.extend(&out);
+            } else if is_stranger {
+                self.model.hears(&out);
             }
             match transmit {
                 Transmit::More => {}

@@ -1,7 +1,22 @@
-//! What the fuzz targets share: inputs as steps, the SDK's memory, and a gateway of two shards in one thread.
+//! What the fuzz targets share: inputs as steps, the SDK's memory, a gateway of two shards in one thread, and the models
+//! that its answers are held against.
 
+use std::sync::LazyLock;
+
+pub mod device_stranger;
 pub mod gateway;
 pub mod memory;
+pub mod mqtt_stranger;
+pub mod naive;
+pub mod stranger;
+
+/// With `FUZZ_TRACE` set, says what is said and heard: for a person who looks into one input.
+pub fn trace(line: impl FnOnce() -> String) {
+    static WANTED: LazyLock<bool> = LazyLock::new(|| std::env::var_os("FUZZ_TRACE").is_some());
+    if *WANTED {
+        eprintln!("{}", line());
+    }
+}
 
 /// One thing to do. An input is a run of them, so that libFuzzer can cut and splice it and most of it keeps its sense.
 pub enum Step<'a> {
@@ -35,6 +50,11 @@ impl<'a> Iterator for Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
+    /// The next byte, 0 where there is none.
+    pub fn byte(&mut self) -> u8 {
+        self.take(1).first().copied().unwrap_or(0)
+    }
+
     /// The next `length` bytes, or as many as there are.
     pub fn take(&mut self, length: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(length.min(self.0.len()));
