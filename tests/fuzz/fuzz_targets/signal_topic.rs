@@ -36,65 +36,77 @@ fuzz_target!(|input: &[u8]| {
             _ => {}
         }
     }
-    let expected = read(rest, &properties, expiry);
-    match (told(&name, &properties, expiry), expected) {
-        (Some(signal), Some(expected)) => assert_eq!(Read::of(&signal), expected, "{input}"),
-        (None, None) => {}
-        (told, expected) => panic!("{input}\n{told:?}\n{expected:?}"),
+    // What was read before is kept, and must not be taken for what comes next.
+    let (plain, whole) = ((&[][..], None), (&properties[..], expiry));
+    let mut sender = Sender::new();
+    for (turn, (properties, expiry)) in [plain, whole, whole, plain].into_iter().enumerate() {
+        let told = sender.send(&name, properties, expiry);
+        assert_eq!(told, read(rest, properties, expiry), "{input:?}, turn {turn}");
     }
 });
 
-/// What the gateway's session makes of it.
-fn told(name: &str, properties: &[(&str, &str)], expiry: Option<u32>) -> Option<Box<Signal>> {
-    let config = SessionConfig { prefix: "sig".into(), limits: Arc::new(Limits::default()) };
-    let mut session = Session::new(Protocol::Mqtt, Arc::new(config), NOW);
-    let connect = Connect {
-        version: Version::V5,
-        client_id: "app",
-        clean_start: true,
-        keep_alive: 0,
-        username: None,
-        password: None,
-        will: None,
-        properties: Properties::EMPTY,
-    };
-    let mut writer = PropertyWriter::new();
-    writer.extend(expiry.map(Property::MessageExpiryInterval));
-    writer.extend(properties.iter().map(|(key, value)| Property::UserProperty(key, value)));
-    let publish = Publish {
-        dup: false,
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        topic: name,
-        packet_id: NonZeroU16::new(1),
-        properties: writer.finish().expect("they fit"),
-        payload: b"on",
-    };
-    let (mut first, mut second) = (Vec::new(), Vec::new());
-    encode(&Packet::Connect(connect), Version::V5, &mut first).expect("a good packet");
-    if encode(&Packet::Publish(publish), Version::V5, &mut second).is_err() {
-        return None;
+/// A client whose session in the gateway is asked.
+struct Sender {
+    session: Session,
+    packets: u16,
+}
+
+impl Sender {
+    fn new() -> Self {
+        let config = SessionConfig { prefix: "sig".into(), limits: Arc::new(Limits::default()) };
+        let mut session = Session::new(Protocol::Mqtt, Arc::new(config), NOW);
+        let connect = Connect {
+            version: Version::V5,
+            client_id: "app",
+            clean_start: true,
+            keep_alive: 0,
+            username: None,
+            password: None,
+            will: None,
+            properties: Properties::EMPTY,
+        };
+        let mut packet = Vec::new();
+        encode(&Packet::Connect(connect), Version::V5, &mut packet).expect("a good packet");
+        assert!(matches!(session.handle_bytes(&mut &packet[..], NOW), Some(Command::Connect(_))));
+        session.handle_reply(
+            Reply::Connected(Connected {
+                identity: Identity::new("app"),
+                assigned: false,
+                session: 1,
+                session_present: false,
+                session_expiry: 0,
+                authentication: None,
+            }),
+            NOW,
+        );
+        Self { session, packets: 0 }
     }
-    let mut input = &first[..];
-    assert!(matches!(session.handle_bytes(&mut input, NOW), Some(Command::Connect(_))));
-    session.handle_reply(
-        Reply::Connected(Connected {
-            identity: Identity::new("app"),
-            assigned: false,
-            session: 1,
-            session_present: false,
-            session_expiry: 0,
-        }),
-        NOW,
-    );
-    let mut input = &second[..];
-    match session.handle_bytes(&mut input, NOW) {
-        Some(Command::Send { signal, refusable: true, .. }) => Some(signal),
-        Some(Command::Refuse { refusal, .. }) => {
-            assert!(!refusal.text.is_empty() && refusal.text.len() < 1000, "{refusal:?}");
-            None
+
+    /// What the session makes of it; none if it refuses it.
+    fn send(&mut self, name: &str, properties: &[(&str, &str)], expiry: Option<u32>) -> Option<Read> {
+        self.packets += 1;
+        let mut writer = PropertyWriter::new();
+        writer.extend(expiry.map(Property::MessageExpiryInterval));
+        writer.extend(properties.iter().map(|(key, value)| Property::UserProperty(key, value)));
+        let publish = Publish {
+            dup: false,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: name,
+            packet_id: NonZeroU16::new(self.packets),
+            properties: writer.finish().expect("they fit"),
+            payload: b"on",
+        };
+        let mut packet = Vec::new();
+        encode(&Packet::Publish(publish), Version::V5, &mut packet).expect("the topic is one");
+        match self.session.handle_bytes(&mut &packet[..], NOW) {
+            Some(Command::Send { signal, refusable: true, .. }) => Some(Read::of(&signal)),
+            Some(Command::Refuse { refusal, .. }) => {
+                assert!(!refusal.text.is_empty() && refusal.text.len() < 1000, "{refusal:?}");
+                None
+            }
+            other => panic!("{other:?}"),
         }
-        other => panic!("{other:?}"),
     }
 }
 
@@ -111,10 +123,10 @@ struct Read {
 }
 
 impl Read {
-    fn of(signal: &Signal) -> Self {
+    fn of(signal: &Signal<'_>) -> Self {
         let ids =
             |list: &bugle_core::model::RecipientList| list.iter().map(|id| id.as_str().to_owned()).collect();
-        let (to_client, name, only, except) = match &signal.target {
+        let (to_client, name, only, except) = match signal.target() {
             Target::Client(id) => (true, id.as_str(), None, BTreeSet::new()),
             Target::Group { group, recipients, except } => {
                 let only = match recipients {
@@ -124,7 +136,7 @@ impl Read {
                 (false, group.as_str(), only, ids(except))
             }
         };
-        let options = &signal.options;
+        let options = signal.options();
         Self {
             to_client,
             name: name.to_owned(),
