@@ -1,0 +1,40 @@
+//! What the debugger, here QEMU, does for the firmware: its exit code, and the words of its command line.
+
+use core::ffi::c_void;
+
+/// Longest command line, in bytes.
+pub const COMMAND_LINE: usize = 256;
+
+/// Ends the program with this exit code, 0 or 1.
+pub fn exit(is_good: bool) -> ! {
+    // Not to a place in memory, but a number: ADP_Stopped_ApplicationExit or ADP_Stopped_RunTimeErrorUnknown.
+    let reason = if is_good { 0x2_0026 } else { 0x2_0023 };
+    loop {
+        call(0x18, reason as *mut c_void);
+    }
+}
+
+/// The command line, in a buffer of the caller's; empty where there is none.
+pub fn command_line(buffer: &mut [u8; COMMAND_LINE]) -> &str {
+    #[repr(C)]
+    struct Block {
+        buffer: *mut u8,
+        length: usize,
+    }
+    let mut block = Block { buffer: buffer.as_mut_ptr(), length: buffer.len() };
+    if call(0x15, (&raw mut block).cast()) != 0 {
+        return "";
+    }
+    let length = buffer.iter().position(|&byte| byte == 0).unwrap_or(0);
+    core::str::from_utf8(&buffer[..length]).unwrap_or_default()
+}
+
+/// One call to the debugger.
+#[allow(unsafe_code, reason = "a trap to the debugger")]
+fn call(number: usize, argument: *mut c_void) -> isize {
+    let mut result = number;
+    // Safety: by the semihosting specification BKPT 0xAB takes number and argument in r0 and r1, changes r0 alone, and
+    // writes to memory only where the argument says, which is the callers' own.
+    unsafe { core::arch::asm!("bkpt 0xAB", inout("r0") result, in("r1") argument, options(nostack)) };
+    result as isize
+}

@@ -1,0 +1,80 @@
+//! The largest payloads, the rate, and a flood faster than the board reads.
+
+use bugle_tests::{App, Firmware, Gateway, Setup, Version};
+use serde_json::json;
+
+#[tokio::test]
+async fn s6_qemu_8192_bytes_go_both_ways_and_8193_are_refused() {
+    let gateway = Gateway::start(2).await;
+    let mut board = Firmware::member(&gateway, "board", "floor", &[]).await;
+    let mut app = App::member(&gateway, Version::V5, "app", "floor").await;
+    assert_eq!(board.send("g/floor *8192").await, ["app DELIVERED"]);
+    assert_eq!(app.message("sig/g/floor").await.text, "x".repeat(8192));
+    assert_eq!(board.does("send g/floor *8193", "failed").await, "failed TooLarge");
+
+    let receipt = app.send("sig/c/board?receipt=each", &"y".repeat(8192)).await;
+    assert_eq!(receipt["statuses"], json!({"board": "DELIVERED"}));
+    assert_eq!(board.got().await[4], "8192");
+    assert_eq!(app.publish("sig/c/board", "y".repeat(8193)).await.code, "TOO_LARGE");
+    // The connection stands, and the board takes what comes next.
+    app.send("sig/c/board?receipt=each", "next").await;
+    assert_eq!(board.got().await[5], "next");
+    assert!(board.does("report", "welcomes").await.starts_with("welcomes 1 "));
+}
+
+#[tokio::test]
+async fn s7_qemu_100_a_second_for_some_seconds_and_more_is_slowed_and_not_lost() {
+    let gateway = Gateway::start(2).await;
+    let mut board = Firmware::member(&gateway, "board", "floor", &[]).await;
+    let mut app = App::member(&gateway, Version::V5, "app", "floor").await;
+    // 100 at once, and 100 in each second after that: 500 take 4 s.
+    board.tell("burst g/floor 500").await;
+    for number in 0..500 {
+        assert_eq!(app.message("sig/g/floor").await.text, number.to_string());
+    }
+    let done = board.line("burst").await;
+    let words: Vec<&str> = done.split(' ').collect();
+    let [millis, refused] = [words[4], words[8]].map(|word| word.parse::<u32>().unwrap());
+    println!("{done}");
+    assert!(refused > 0, "it was told to wait, and waited: {done}");
+    assert!(millis >= 3_900, "not faster than its rate: {done}");
+}
+
+#[tokio::test]
+async fn s7_s11_qemu_500_signals_to_a_board_come_once_and_in_order() {
+    let gateway = Setup::shards(2).config("[limits]\nsignals_per_second = 1000").start().await;
+    let mut board = Firmware::member(&gateway, "board", "floor", &[]).await;
+    let mut app = App::connect(&gateway, Version::V311, "app").await;
+    for number in 0..500 {
+        app.publish("sig/g/floor", number.to_string()).await;
+    }
+    for number in 0..500 {
+        assert_eq!(board.got().await[5], number.to_string());
+    }
+}
+
+#[tokio::test]
+async fn s8_qemu_a_flood_at_a_board_that_reads_slowly_is_accounted_for() {
+    let gateway = Setup::shards(2).config("[limits]\nsignals_per_second = 10000").start().await;
+    let mut board = Firmware::member(&gateway, "board", "floor", &[]).await;
+    let mut app = App::member(&gateway, Version::V5, "app", "elsewhere").await;
+    board.tell("slow 20").await;
+    let text = "x".repeat(7000);
+    for _ in 0..200 {
+        assert_eq!(app.publish("sig/g/floor?receipt=each&ttl=8000", text.as_str()).await.reason, "Success");
+    }
+    let mut counts = std::collections::BTreeMap::<String, u32>::new();
+    for _ in 0..200 {
+        let receipt = app.notice("receipt").await;
+        let status = receipt["statuses"]["board"].as_str().unwrap_or_else(|| panic!("{receipt}")).to_owned();
+        *counts.entry(status).or_default() += 1;
+    }
+    println!("{counts:?}");
+    assert!(counts["DELIVERED"] > 0 && counts.values().sum::<u32>() == 200, "{counts:?}");
+    // It lives, and takes what comes after.
+    board.tell("slow 0").await;
+    app.send("sig/c/board?receipt=each", "after").await;
+    board.line("after").await;
+    let report = board.does("report", "welcomes").await;
+    assert!(report.starts_with("welcomes 1 "), "{report}");
+}
