@@ -148,6 +148,31 @@ fn a_qos_2_publish_is_delivered_once_though_its_sender_reconnects() {
     });
 }
 
+/// A refusal that waited for an earlier publish's answer isn't taken for a success when the client comes back.
+#[test]
+fn a_refused_qos_2_publish_whose_sender_did_not_hear_of_it_is_judged_again() {
+    each_with(
+        &[V5],
+        |limits| limits.retained_messages = 1,
+        |mut broker, version| {
+            let mut other = broker.fresh(version, "other");
+            broker.subscribe(&mut other, "b", 0);
+            let mut kept = broker.connect(version, "kept", &How::kept());
+            broker.gateway.hold(true);
+            broker.retain(&mut kept, "a", "1");
+            let second = Publish { retain: true, ..publish(2, 5, "b", "2") };
+            broker.publish_as(&mut kept, &second, &[]);
+            broker.lose(kept);
+            broker.gateway.hold(false);
+            broker.retain(&mut other, "a", "");
+            let (mut kept, _) = broker.resume(version, "kept", &How::kept());
+            let again = Publish { dup: true, ..second };
+            assert_eq!(broker.publish_as(&mut kept, &again, &[]), ["PUBREC 5 00"]);
+            assert_eq!(broker.heard(&mut other), ["PUBLISH q0 b 2"]);
+        },
+    );
+}
+
 /// An identifier that this session never saw is a mismatch (section 3.7.2.1).
 #[test]
 fn pubrel_of_what_never_was_is_answered_with_not_found() {

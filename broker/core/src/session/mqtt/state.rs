@@ -62,6 +62,8 @@ impl SessionState {
     pub(super) fn end_connection(&mut self) {
         let outstanding = std::mem::take(&mut self.outstanding);
         let taken = outstanding.iter().filter_map(|outstanding| match outstanding.pending {
+            // A refusal that its sender didn't hear of is judged again.
+            Pending::Publish { answer: Some(Answer::Refused(_)), .. } => None,
             Pending::Publish { qos: QoS::ExactlyOnce, .. } => {
                 u16::try_from(outstanding.request).ok().and_then(NonZeroU16::new)
             }
