@@ -16,7 +16,7 @@ use super::timers::Timer;
 use super::{ConnectionKey, PublishKey, Shard};
 use crate::backbone::{Backbone, PeerMessage, RetainedVersion, ShardIndex};
 use crate::model::{
-    Delivery, Instant, Message, Origin, Outgoing, Reason, Reception, Refusal, Reply, RequestId, Status,
+    Delivery, Instant, Message, Origin, Outgoing, Reason, Reception, Refusal, Reply, RequestId,
 };
 
 /// Messages of a replay that wait in a mailbox at a time.
@@ -25,14 +25,21 @@ const AHEAD: usize = 64;
 const STEPS: usize = 4096;
 /// Milliseconds for which it is remembered that a topic was cleared, for older publishes still on their way.
 const CLEARED: u64 = 60_000;
+/// Bytes of that memory; the oldest goes first. A publish is seldom on its way for longer than a moment.
+const CLEARED_BYTES: usize = 16 * 1024 * 1024;
+/// What remembering a topic costs beside its name, about.
+const CLEARED_ROOM: usize = 64;
 
 /// All retained messages.
 #[derive(Debug, Default)]
 pub(super) struct Retained {
     /// By topic, with U+0000 (which no topic has) for `/`: so they sort by levels.
     topics: BTreeMap<Box<str>, Kept>,
-    /// What is to be forgotten when.
+    /// What expires when.
     expiring: BTreeSet<(Instant, Box<str>)>,
+    /// Topics that were cleared, in that order.
+    cleared: VecDeque<Cleared>,
+    cleared_bytes: usize,
     /// The highest version seen.
     clock: u64,
     messages: usize,
@@ -44,7 +51,21 @@ struct Kept {
     version: RetainedVersion,
     /// None: the topic was cleared.
     message: Option<Arc<Message>>,
-    forget: Option<Instant>,
+    expires: Option<Instant>,
+}
+
+/// It is remembered that a topic was cleared.
+#[derive(Debug)]
+struct Cleared {
+    until: Instant,
+    key: Box<str>,
+    version: RetainedVersion,
+}
+
+impl Cleared {
+    fn cost(&self) -> usize {
+        self.key.len() + CLEARED_ROOM
+    }
 }
 
 /// A publish that waits until every shard has it.
@@ -100,22 +121,39 @@ impl Retained {
             return;
         }
         let cleared = message.payload.is_empty();
-        let forget = if cleared { Some(now + CLEARED) } else { message.deadline };
-        let kept = Kept { version, message: (!cleared).then(|| message.clone()), forget };
+        let expires = message.deadline.filter(|_| !cleared);
+        let kept = Kept { version, message: (!cleared).then(|| message.clone()), expires };
         if !cleared {
             self.messages += 1;
             self.bytes += cost(topic, message);
         }
-        if let Some(at) = forget {
+        if let Some(at) = expires {
             self.expiring.insert((at, key.clone()));
         }
         if let Some(old) = self.topics.insert(key.clone(), kept) {
-            if old.forget != forget
-                && let Some(at) = old.forget
+            if old.expires != expires
+                && let Some(at) = old.expires
             {
-                self.expiring.remove(&(at, key));
+                self.expiring.remove(&(at, key.clone()));
             }
             self.discount(old.message);
+        }
+        if cleared {
+            let cleared = Cleared { until: now + CLEARED, key, version };
+            self.cleared_bytes += cleared.cost();
+            self.cleared.push_back(cleared);
+            while self.cleared_bytes > CLEARED_BYTES {
+                self.forget_cleared();
+            }
+        }
+    }
+
+    /// Forgets the topic that was cleared first, unless it has a message again.
+    fn forget_cleared(&mut self) {
+        let Some(cleared) = self.cleared.pop_front() else { return };
+        self.cleared_bytes -= cleared.cost();
+        if self.topics.get(&cleared.key).is_some_and(|kept| kept.version == cleared.version) {
+            self.topics.remove(&cleared.key);
         }
     }
 
@@ -127,10 +165,14 @@ impl Retained {
                 self.discount(old.message);
             }
         }
+        while self.cleared.front().is_some_and(|cleared| cleared.until <= now) {
+            self.forget_cleared();
+        }
     }
 
     fn next_expiry(&self) -> Option<Instant> {
-        self.expiring.first().map(|(at, _)| *at)
+        let expires = self.expiring.first().map(|(at, _)| *at);
+        expires.into_iter().chain(self.cleared.front().map(|cleared| cleared.until)).min()
     }
 
     fn discount(&mut self, old: Option<Arc<Message>>) {
@@ -344,7 +386,10 @@ impl Shard {
         reception: Reception,
         now: Instant,
     ) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        // It may have ended the subscription before that was confirmed.
+        let Some(client) = self.clients.get_mut(key).filter(|client| client.filters.contains(&filter)) else {
+            return;
+        };
         let literal: Vec<&str> = filter.split('/').take_while(|level| !matches!(*level, "+" | "#")).collect();
         let from = Bound::Included(literal.join("\0").into());
         let replays: &mut VecDeque<Replay> = client.replays.get_or_insert_default();
@@ -360,6 +405,16 @@ impl Shard {
             && let Some(replays) = &mut client.replays
         {
             replays.retain(|replay| &*replay.filter != filter);
+        }
+    }
+
+    /// Lets a replay find once more what the mailbox has no room for yet: an empty one takes it (S16).
+    fn put_back(&mut self, key: ConnectionKey, refused: &Delivery) {
+        if let Origin::Topic { topic, .. } = &refused.outgoing.message.origin
+            && let Some(client) = self.clients.get_mut(key)
+            && let Some(replay) = client.replays.as_mut().and_then(|replays| replays.front_mut())
+        {
+            replay.from = Bound::Included(sort_key(topic));
         }
     }
 
@@ -386,7 +441,7 @@ impl Shard {
                     }
                     let delivery = Delivery::new(Outgoing::new(message), reception);
                     if let Err(refused) = self.mail(key, delivery, now) {
-                        return self.drop_delivery(&refused, Status::Overflow, now);
+                        return self.put_back(key, &refused);
                     }
                 }
                 Found::Paused => return self.mark_dirty(key),
@@ -485,6 +540,35 @@ mod tests {
         assert_eq!((retained.size(), retained.topics.len()), ((0, 0), 1));
         retained.expire(now + CLEARED);
         assert!(retained.topics.is_empty() && retained.expiring.is_empty());
+        assert_eq!((retained.cleared.len(), retained.cleared_bytes), (0, 0));
+    }
+
+    #[test]
+    fn topics_cleared_without_end_take_no_memory_without_end() {
+        let now = Instant::from_millis(1);
+        let mut retained = Retained::default();
+        retained.set("kept", &message("kept", "on", None), RetainedVersion { number: 1, shard: 0 }, now);
+        let long = "x".repeat(60_000);
+        for number in 0..1000 {
+            let version = retained.next_version(0);
+            let topic = format!("{number}/{long}");
+            retained.set(&topic, &message(&topic, "", None), version, now);
+        }
+        let remembered: usize = retained.topics.keys().map(|key| key.len()).sum();
+        assert!(remembered <= 16 * 1024 * 1024 && retained.topics.len() > 200, "{remembered}");
+        assert_eq!(retained.size().0, 1, "messages aren't forgotten for it");
+    }
+
+    #[test]
+    fn a_topic_that_was_cleared_and_set_again_is_not_forgotten() {
+        let now = Instant::from_millis(1);
+        let mut retained = Retained::default();
+        for payload in ["on", "", "off"] {
+            let version = retained.next_version(0);
+            retained.set("t", &message("t", payload, None), version, now);
+        }
+        retained.expire(now + CLEARED);
+        assert_eq!((retained.size().0, retained.cleared.len(), retained.next_expiry()), (1, 0, None));
     }
 
     #[test]

@@ -157,6 +157,43 @@ fn a_subscriber_gets_all_of_many_though_its_mailbox_is_small() {
     );
 }
 
+/// Nor because they are large.
+#[test]
+fn a_subscriber_gets_all_of_many_large_ones_though_its_mailbox_holds_few_bytes() {
+    each_with(
+        &VERSIONS,
+        |limits| limits.mailbox_bytes = 10_000,
+        |mut broker, version| {
+            let mut pump = broker.fresh(version, "pump");
+            let large = "x".repeat(3000);
+            for number in 0..20 {
+                broker.retain(&mut pump, &format!("many/{number:03}"), &format!("{number}{large}"));
+            }
+            for qos in [0, 1] {
+                let mut late = broker.fresh(version, &format!("late-{qos}"));
+                let heard = broker.subscribe(&mut late, "many/+", qos);
+                assert_eq!(broker.take_all(&mut late, heard).len(), 20);
+            }
+        },
+    );
+}
+
+/// [MQTT-3.10.4-2]: a subscription that is over before every shard knows of it brings nothing.
+#[test]
+fn nothing_retained_comes_after_the_unsubscribe_of_a_subscription_that_was_not_confirmed_yet() {
+    each(&VERSIONS, |mut broker, version| {
+        let mut pump = broker.fresh(version, "pump");
+        broker.retain(&mut pump, "a", "on");
+        let mut app = broker.fresh(version, "app");
+        broker.gateway.hold(true);
+        let mut heard = broker.subscribe(&mut app, "a", 0);
+        heard.extend(broker.unsubscribe(&mut app, "a"));
+        broker.gateway.hold(false);
+        heard.extend(broker.heard(&mut app));
+        assert!(heard.last().is_some_and(|last| last.starts_with("UNSUBACK")), "{heard:?}");
+    });
+}
+
 /// The bound is told to who can be told.
 #[test]
 fn a_full_store_of_retained_messages_refuses_new_topics() {
