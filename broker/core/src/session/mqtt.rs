@@ -455,7 +455,8 @@ impl MqttSession {
         self.phase = Phase::Closing;
         self.state.notices.clear();
         Some(Command::Disconnect {
-            with_will: disconnect.reason == ReasonCode::DisconnectWithWill,
+            // Nothing else takes the will back [MQTT-3.1.2-8].
+            with_will: disconnect.reason != ReasonCode::NORMAL_DISCONNECTION,
             session_expiry: disconnect.properties.session_expiry(),
         })
     }

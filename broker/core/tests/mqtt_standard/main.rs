@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod auth;
+mod connecting;
+mod fields;
 #[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "../gateway/mod.rs"]
 mod gateway;
+mod malformed;
 mod peer;
 mod properties;
+mod publishing;
 mod retained;
 mod sessions;
 mod shared;
 mod signals;
+mod subscribing;
 mod wills;

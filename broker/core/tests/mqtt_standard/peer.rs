@@ -158,6 +158,46 @@ impl Broker {
         (peer, heard)
     }
 
+    /// Begins a connection with these bytes, whatever they are, and gives what comes of it.
+    pub fn raw(&mut self, version: Version, bytes: &[u8]) -> (Peer, Vec<String>) {
+        let who = self.gateway.raw(bytes);
+        let mut peer = Peer { who, version, read: 0 };
+        let heard = self.heard(&mut peer);
+        (peer, heard)
+    }
+
+    /// Writes bytes, whatever they are, and gives what comes of it to the same client.
+    pub fn write(&mut self, peer: &mut Peer, bytes: &[u8]) -> Vec<String> {
+        self.gateway.write(peer.who, bytes);
+        self.heard(peer)
+    }
+
+    /// All that a client was written, from the first byte on.
+    pub fn bytes(&self, peer: &Peer) -> &[u8] {
+        self.gateway.bytes(peer.who)
+    }
+
+    /// That the client heard only this end: before version 5, none.
+    #[track_caller]
+    pub fn assert_ended(&self, peer: &Peer, heard: &[String], code: &str) {
+        let said = format!("DISCONNECT {code} {{reason}}");
+        let said: &[String] = if peer.version == V5 { &[said] } else { &[] };
+        assert_eq!(heard, said);
+        assert!(!self.gateway.is_open(peer.who), "{heard:?}");
+    }
+
+    /// That a CONNECT was refused with this code; before version 5 only where `told` says that there is one.
+    #[track_caller]
+    pub fn assert_refused(&self, peer: &Peer, heard: &[String], code: &str, told: bool) {
+        let said = match peer.version {
+            V5 => vec![format!("CONNACK {code} {{reason}}")],
+            _ if told => vec![format!("CONNACK {code}")],
+            _ => Vec::new(),
+        };
+        assert_eq!(heard, said);
+        assert!(!self.gateway.is_open(peer.who), "{heard:?}");
+    }
+
     /// Writes a packet, and gives what comes of it to the same client.
     pub fn tell(&mut self, peer: &mut Peer, packet: &Packet<'_>) -> Vec<String> {
         let mut bytes = Vec::new();
@@ -309,4 +349,35 @@ pub fn publish<'a>(number: u8, packet_id: u16, topic: &'a str, payload: &'a str)
         properties: Properties::EMPTY,
         payload: payload.as_bytes(),
     }
+}
+
+/// A packet as bytes: its first one, then as many as its parts have together, and these.
+pub fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    let mut bytes = vec![first];
+    let mut remaining = body.len();
+    while remaining > 0x7F {
+        bytes.push(remaining as u8 | 0x80);
+        remaining >>= 7;
+    }
+    bytes.push(remaining as u8);
+    bytes.extend(body);
+    bytes
+}
+
+/// A string or binary data, its length in front.
+pub fn field(bytes: &[u8]) -> Vec<u8> {
+    [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
+}
+
+/// Properties as bytes, their length in front; before version 5, nothing.
+pub fn properties(version: Version, bytes: &[u8]) -> Vec<u8> {
+    if version == V5 { [&[u8::try_from(bytes.len()).unwrap()], bytes].concat() } else { Vec::new() }
+}
+
+/// A CONNECT as bytes, of which the payload is given.
+pub fn connect_bytes(version: Version, flags: u8, payload: &[&[u8]]) -> Vec<u8> {
+    let level = if version == V5 { 5 } else { 4 };
+    let head = [&field(b"MQTT")[..], &[level, flags, 0, 0], &properties(version, &[])].concat();
+    packet(0x10, &[&head, &payload.concat()])
 }

@@ -31,15 +31,57 @@ fn a_will_fires_when_the_connection_is_lost_and_not_after_a_goodbye() {
     });
 }
 
-/// Reason 0x04 of DISCONNECT wants the will (section 3.14.2.1).
+/// [MQTT-3.1.2-8]: only reason 0x00 of DISCONNECT takes the will back, not only 0x04 wants it (section 3.14.2.1).
 #[test]
-fn disconnect_with_will_fires_it() {
+fn a_disconnect_that_is_not_normal_fires_the_will() {
     each(&[V5], |mut broker, version| {
         let mut watcher = watcher(&mut broker, version);
         let how = How { will: Some(WillSpec::new("will/x", "gone")), ..How::default() };
-        let mut peer = broker.connect(version, "peer", &how);
-        broker.disconnect_with(&mut peer, ReasonCode::DisconnectWithWill, &[]);
-        assert_eq!(broker.heard(&mut watcher), ["PUBLISH q0 will/x gone"]);
+        for reason in [
+            ReasonCode::DisconnectWithWill,
+            ReasonCode::UnspecifiedError,
+            ReasonCode::ProtocolError,
+            ReasonCode::AdministrativeAction,
+        ] {
+            let mut peer = broker.connect(version, "peer", &how);
+            assert_eq!(broker.disconnect_with(&mut peer, reason, &[]), [""; 0]);
+            assert!(!broker.gateway.is_open(peer.who));
+            assert_eq!(broker.heard(&mut watcher), ["PUBLISH q0 will/x gone"], "{reason}");
+        }
+    });
+}
+
+/// [MQTT-3.1.3-10] and [MQTT-3.1.2-7]: as it was, in order.
+#[test]
+fn a_will_keeps_its_properties_and_their_order() {
+    each(&[V5], |mut broker, version| {
+        let mut watcher = watcher(&mut broker, version);
+        let properties = vec![
+            Property::UserProperty("b", "1"),
+            Property::ResponseTopic("answers"),
+            Property::UserProperty("a", "2"),
+            Property::UserProperty("b", "3"),
+        ];
+        let will = Some(WillSpec { properties, ..WillSpec::new("will/x", "gone") });
+        let peer = broker.connect(version, "peer", &How { will, ..How::default() });
+        broker.lose(peer);
+        let heard = broker.heard(&mut watcher);
+        assert_eq!(heard, ["PUBLISH q0 will/x gone {b=1, ResponseTopic(\"answers\"), a=2, b=3}"]);
+    });
+}
+
+/// 3.1.1 [MQTT-3.1.2-12]
+#[test]
+fn who_has_no_will_leaves_none() {
+    each(&VERSIONS, |mut broker, version| {
+        let mut app = broker.fresh(version, "app");
+        broker.subscribe(&mut app, "#", 0);
+        let peer =
+            broker.connect(version, "peer", &How { will: Some(WillSpec::new("w", "x")), ..How::kept() });
+        broker.disconnect(peer);
+        let peer = broker.connect(version, "peer", &How::kept());
+        broker.lose(peer);
+        assert_eq!(broker.heard(&mut app), [""; 0], "nor that of an earlier connection");
     });
 }
 

@@ -104,7 +104,7 @@ impl MqttSession {
         if self.phase != Phase::Open
             || packet.len() > self.config.limits.max_packet
             || !self.has_request_room()
-            || id.is_some_and(|id| self.state.is_outstanding(id) || self.state.received.contains(&id))
+            || id.is_some_and(|id| self.state.is_outstanding(id))
             || self.state.unfinished_publishes() >= self.config.limits.requests_per_client
         {
             return None;

@@ -2,6 +2,7 @@
 //! answered.
 
 use std::borrow::Cow;
+use std::num::NonZeroU16;
 use std::rc::Rc;
 
 use super::connect::packet_id;
@@ -14,6 +15,8 @@ use crate::model::{
 };
 use crate::mqtt::{Ack, PacketType, Properties, Property, PropertyWriter, Publish, ReasonCode};
 
+/// Why a request is refused that has the identifier of one without an answer.
+pub(super) const ID_IN_USE: &str = "a packet identifier that is in use";
 /// Identifiers of QoS 2 publishes that a client may leave unreleased where no receive maximum was announced.
 const UNRELEASED: usize = 1024;
 
@@ -67,10 +70,11 @@ impl MqttSession {
             self.link.write_ack(PacketType::PubRec, id, ReasonCode::Success);
             return false;
         }
-        if self.state.is_outstanding(id) || self.state.received.contains(&id) {
-            // A repetition is answered with the first one.
-            if !publish.dup {
-                self.violation("a packet identifier that is in use");
+        if self.state.is_outstanding(id) {
+            // A repetition is answered with the first one. QoS 2 needs no DUP for that.
+            let repeats = publish.dup || publish.qos == QoS::ExactlyOnce;
+            if !repeats || !self.state.is_publishing(id, publish.qos) {
+                self.refuse_id_in_use(publish.qos, id);
             }
             return false;
         }
@@ -85,6 +89,19 @@ impl MqttSession {
             return false;
         }
         true
+    }
+
+    /// Two answers with one identifier could not be told apart. Before version 5 no answer says so.
+    fn refuse_id_in_use(&mut self, qos: QoS, id: NonZeroU16) {
+        if !self.link.is_expressive() {
+            self.violation(ID_IN_USE);
+            return;
+        }
+        let mut writer = PropertyWriter::new();
+        writer.push(Property::ReasonString(ID_IN_USE));
+        let kind = if qos == QoS::ExactlyOnce { PacketType::PubRec } else { PacketType::PubAck };
+        let properties = writer.finish().unwrap_or(Properties::EMPTY);
+        self.link.write_explained_ack(kind, id, ReasonCode::PacketIdentifierInUse, properties);
     }
 
     fn judged<'i>(

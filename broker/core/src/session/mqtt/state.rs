@@ -100,6 +100,14 @@ impl SessionState {
         self.outstanding.iter().any(|outstanding| outstanding.request == u32::from(id.get()))
     }
 
+    /// Whether a publish with this packet identifier and QoS is unanswered.
+    pub(super) fn is_publishing(&self, id: NonZeroU16, qos: QoS) -> bool {
+        self.outstanding.iter().any(|outstanding| {
+            outstanding.request == u32::from(id.get())
+                && matches!(outstanding.pending, Pending::Publish { qos: asked, .. } if asked == qos)
+        })
+    }
+
     /// QoS 1 and 2 publishes of the client that it hasn't seen the end of.
     pub(super) fn unfinished_publishes(&self) -> usize {
         let unanswered = self.outstanding.iter().filter(|outstanding| {

@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 
 use super::connect::packet_id;
 use super::filter::{self, Wanted};
+use super::publish::ID_IN_USE;
 use super::state::{Form, Forms, Outstanding, Pending, Place, SubscribeKind, SubscribePlan, UnsubscribePlan};
 use super::{MqttSession, reasons};
 use crate::model::{Command, Filter, QoS, Reason, Reception, Refusal, RequestId, SubscribeItem};
@@ -20,8 +21,8 @@ const REDUCE: u32 = 1 << 31;
 impl MqttSession {
     pub(super) fn handle_subscribe(&mut self, subscribe: &Subscribe<'_>) -> Option<Command<'static>> {
         let id = subscribe.packet_id;
-        if self.is_in_use(id) {
-            return self.violation("a packet identifier that is in use");
+        if self.state.is_outstanding(id) {
+            return self.refuse_subscribe_in_use(id, subscribe.subscriptions.iter().count());
         }
         let subscription = subscribe.properties.subscription_id();
         let mut items = Vec::new();
@@ -166,21 +167,22 @@ impl MqttSession {
                 self.notify_subscribe_refusal(packet_id, &plan.filter, refusal);
             }
         }
+        self.write_suback_codes(packet_id, &reasons, first_refusal.map(|refusal| &*refusal.text));
+    }
+
+    fn write_suback_codes(&mut self, packet_id: NonZeroU16, reasons: &[ReasonCode], why: Option<&str>) {
         let mut writer = PropertyWriter::new();
-        if let Some(refusal) = first_refusal.filter(|_| self.link.problem_information) {
-            writer.push(Property::ReasonString(&refusal.text));
-        }
-        let suback = |properties| {
-            Packet::SubAck(SubAck { packet_id, properties, reasons: ReasonCodes::from(reasons.as_slice()) })
-        };
+        writer.extend(why.filter(|_| self.link.problem_information).map(Property::ReasonString));
+        let reasons = ReasonCodes::from(reasons);
+        let suback = |properties| Packet::SubAck(SubAck { packet_id, properties, reasons });
         let explained = suback(writer.finish().unwrap_or(Properties::EMPTY));
         let _ = self.link.write(&explained) || self.link.write(&suback(Properties::EMPTY));
     }
 
     pub(super) fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Option<Command<'static>> {
         let id = unsubscribe.packet_id;
-        if self.is_in_use(id) {
-            return self.violation("a packet identifier that is in use");
+        if self.state.is_outstanding(id) {
+            return self.refuse_unsubscribe_in_use(id, unsubscribe.filters.iter().count());
         }
         let mut known = Vec::new();
         let mut ended = Vec::new();
@@ -266,13 +268,31 @@ impl MqttSession {
             .map(|known| known.or_else(|| answers.next()).unwrap_or(false))
             .map(|was_there| if was_there { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted })
             .collect();
-        let reasons = ReasonCodes::from(reasons.as_slice());
+        self.write_unsuback_codes(packet_id, &reasons);
+    }
+
+    fn write_unsuback_codes(&mut self, packet_id: NonZeroU16, reasons: &[ReasonCode]) {
+        let reasons = ReasonCodes::from(reasons);
         self.link.write(&Packet::UnsubAck(UnsubAck { packet_id, properties: Properties::EMPTY, reasons }));
     }
 
-    /// Whether the identifier belongs to a request without an answer, or a QoS 2 publish without an end.
-    fn is_in_use(&self, id: NonZeroU16) -> bool {
-        self.state.is_outstanding(id) || self.state.received.contains(&id)
+    /// Two answers with one identifier could not be told apart. Before version 5 no answer says so.
+    fn refuse_subscribe_in_use(&mut self, packet_id: NonZeroU16, count: usize) -> Option<Command<'static>> {
+        if !self.link.is_expressive() {
+            return self.violation(ID_IN_USE);
+        }
+        let reasons = vec![ReasonCode::PacketIdentifierInUse; count];
+        self.write_suback_codes(packet_id, &reasons, Some(ID_IN_USE));
+        None
+    }
+
+    fn refuse_unsubscribe_in_use(&mut self, packet_id: NonZeroU16, count: usize) -> Option<Command<'static>> {
+        if !self.link.is_expressive() {
+            return self.violation(ID_IN_USE);
+        }
+        let reasons = vec![ReasonCode::PacketIdentifierInUse; count];
+        self.write_unsuback_codes(packet_id, &reasons);
+        None
     }
 }
 
