@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use super::MqttSession;
 use crate::model::{
-    About, ClientId, Command, Connected, Delivery, GroupName, Identity, Instant, Limits, Message, Mode, Origin,
-    Outgoing, QoS, ReceiptSlot, Reception, Refusal, Reply, RequestId, Settled,
+    About, ClientId, Command, Connected, Delivery, GroupName, Identity, Instant, Limits, Message, Mode,
+    Origin, Outgoing, QoS, ReceiptSlot, Reception, Refusal, Reply, RequestId, Settled,
 };
 use crate::mqtt::{
     Ack, Connect, Packet, Properties, Property, PropertyWriter, Publish, ReasonCode, Subscribe,
