@@ -21,7 +21,7 @@ const TRIES: usize = 16;
 pub(super) struct Share {
     /// `$share/{name}/{filter}`.
     text: Arc<str>,
-    members: Map<ConnectionKey, Reception>,
+    members: Map<ConnectionKey, Member>,
     /// How many of them are connected.
     connected: u32,
     /// Other shards with members, and how many of these are connected.
@@ -29,6 +29,13 @@ pub(super) struct Share {
     /// Whose turn it is among shards, and among members here.
     turn: usize,
     next: usize,
+}
+
+/// One member here.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    reception: Reception,
+    connected: bool,
 }
 
 /// The shares that a shard knows of.
@@ -58,6 +65,18 @@ impl Shares {
 }
 
 impl Share {
+    fn add(&mut self, key: ConnectionKey, member: Member) {
+        let old = self.members.insert(key, member);
+        self.connected += u32::from(member.connected);
+        self.connected -= u32::from(old.is_some_and(|old| old.connected));
+    }
+
+    fn remove(&mut self, key: ConnectionKey) -> Option<Member> {
+        let member = self.members.swap_remove(&key)?;
+        self.connected -= u32::from(member.connected);
+        Some(member)
+    }
+
     /// The shard whose turn it is: of those with connected members as often as it has such, else one where a member
     /// will be back.
     fn choose(&mut self) -> Choice {
@@ -94,30 +113,29 @@ pub(super) fn filter_of(text: &str) -> Option<&str> {
 impl Shard {
     /// Makes a client a member of the share, or changes how it receives.
     pub(super) fn join_share(&mut self, key: ConnectionKey, text: &Arc<str>, reception: Reception) {
+        let connected = self.is_connected(key);
         let share = self.ensure_share(text);
-        if let Some(share) = self.shares.by_id.get_mut(&share) {
-            share.members.insert(key, reception);
-        }
-        self.count_share(text);
+        self.change_share(share, |share| share.add(key, Member { reception, connected }));
     }
 
     /// Takes a client out of the share.
     pub(super) fn leave_share(&mut self, key: ConnectionKey, text: &Arc<str>) {
-        if let Some(share) = self.shares.get_mut(text) {
-            share.members.swap_remove(&key);
-        }
-        self.count_share(text);
+        let Some(share) = self.shares.id_of(text) else { return };
+        self.change_share(share, |share| {
+            share.remove(key);
+        });
         self.drop_empty_share(text);
     }
 
     /// Gives the place of one connection in a share to another of the same session.
     pub(super) fn move_share(&mut self, from: ConnectionKey, to: ConnectionKey, text: &Arc<str>) {
-        if let Some(share) = self.shares.get_mut(text)
-            && let Some(reception) = share.members.swap_remove(&from)
-        {
-            share.members.insert(to, reception);
-        }
-        self.count_share(text);
+        let connected = self.is_connected(to);
+        let Some(share) = self.shares.id_of(text) else { return };
+        self.change_share(share, |share| {
+            if let Some(member) = share.remove(from) {
+                share.add(to, Member { connected, ..member });
+            }
+        });
     }
 
     /// Another shard has its first, or no longer any, member of a share.
@@ -175,19 +193,21 @@ impl Shard {
         }
     }
 
-    /// Counts the connected members again, and tells the other shards if their number has changed.
-    fn count_share(&mut self, text: &Arc<str>) {
-        let Some(share) = self.shares.id_of(text).and_then(|id| self.shares.by_id.get_mut(&id)) else {
-            return;
-        };
-        let is_connected = |key: &&ConnectionKey| self.clients.get(**key).is_some_and(|c| c.away.is_none());
-        let connected = share.members.keys().filter(is_connected).count() as u32;
-        if connected == share.connected {
-            return;
-        }
-        share.connected = connected;
-        for peer in (0..self.backbone.shards()).filter(|&peer| peer != self.index) {
-            self.backbone.forward(peer, PeerMessage::ShareMembers { share: text.clone(), connected });
+    fn is_connected(&self, key: ConnectionKey) -> bool {
+        self.clients.get(key).is_some_and(|client| client.away.is_none())
+    }
+
+    /// Changes the members of a share, and tells the other shards if the number of those connected is another then.
+    fn change_share(&mut self, id: ShareId, change: impl FnOnce(&mut Share)) {
+        let Some(share) = self.shares.by_id.get_mut(&id) else { return };
+        let before = share.connected;
+        change(share);
+        let connected = share.connected;
+        if connected != before {
+            for peer in (0..self.backbone.shards()).filter(|&peer| peer != self.index) {
+                let share = share.text.clone();
+                self.backbone.forward(peer, PeerMessage::ShareMembers { share, connected });
+            }
         }
     }
 
@@ -246,11 +266,11 @@ impl Shard {
         let mut tries = 0;
         for at in 0..members {
             let Some(share) = self.shares.by_id.get(&id) else { break };
-            let Some((&key, &reception)) = share.members.get_index(first.wrapping_add(at) % members) else {
+            let Some((&key, &member)) = share.members.get_index(first.wrapping_add(at) % members) else {
                 break;
             };
-            let is_away = self.clients.get(key).is_some_and(|client| client.away.is_some());
-            if only_connected && is_away {
+            let reception = member.reception;
+            if only_connected && !member.connected {
                 continue;
             }
             let next = delivery.take().unwrap_or_else(|| Delivery {
