@@ -67,6 +67,7 @@ impl Shard {
         let away_key = self.clients.insert(away);
         self.settle(key, now);
         self.move_subscriptions(key, away_key);
+        self.keep_replays(key, away_key, now);
         self.by_identity.insert(identity.clone(), away_key);
         self.counters.sessions_away += 1;
         self.keep_park(identity, park, now);
@@ -120,7 +121,10 @@ impl Shard {
         });
         client.session.adopt_places(places.collect(), old.inbox);
         for delivery in unacknowledged.into_iter().chain(old.mailbox.into_deliveries()) {
-            if let Err(refused) = self.mail(key, delivery, now) {
+            // Its shares ended with its filters.
+            if delivery.share.is_some() {
+                self.hand_on(delivery, now);
+            } else if let Err(refused) = self.mail(key, delivery, now) {
                 self.drop_delivery(&refused, Status::Overflow, now);
             }
         }

@@ -477,7 +477,8 @@ impl Shard {
     /// Tells every client that the gateway stops; each then gets [`Transmit::Close`].
     pub fn shut_down(&mut self, now: Instant) {
         self.shutting_down = true;
-        for key in self.clients.keys().collect::<Vec<_>>() {
+        let connected = self.clients.iter().filter(|(_, client)| client.away.is_none());
+        for key in connected.map(|(key, _)| key).collect::<Vec<_>>() {
             self.close(key, Refusal::new(Reason::ShuttingDown, "the gateway is stopping"), now);
         }
     }

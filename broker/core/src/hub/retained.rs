@@ -444,7 +444,8 @@ impl Shard {
                         return self.put_back(key, &refused);
                     }
                 }
-                Found::Paused => return self.mark_dirty(key),
+                // A little later, so that others have their turn.
+                Found::Paused => return self.timers.push(now + 1, Timer::Replay(key)),
                 Found::End => {
                     replays.pop_front();
                 }

@@ -235,6 +235,15 @@ impl Shard {
         }
     }
 
+    /// Keeps the retained messages that were to come after answers which a lost connection can't be given any more.
+    pub(super) fn keep_replays(&mut self, from: ConnectionKey, to: ConnectionKey, now: Instant) {
+        let pending = self.subscribes.values_mut().filter(|pending| pending.key == from);
+        let replays: Vec<_> = pending.flat_map(|pending| std::mem::take(&mut pending.replays)).collect();
+        for (filter, reception) in replays {
+            self.begin_replay(to, filter, reception, now);
+        }
+    }
+
     /// Gives all groups and topic filters of one client to another, which is the same to everyone else.
     pub(super) fn move_subscriptions(&mut self, from: ConnectionKey, to: ConnectionKey) {
         let Some(client) = self.clients.get_mut(from) else { return };

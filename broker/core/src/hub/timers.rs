@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Departed,
     /// The next retained message to expire.
     Retained,
+    /// A client whose retained messages weren't looked through yet.
+    Replay(ConnectionKey),
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +80,7 @@ impl Shard {
             match timer {
                 Timer::Departed => self.release_departed(now),
                 Timer::Retained => self.expire_retained(now),
+                Timer::Replay(key) => self.mark_dirty(key),
                 Timer::Receipt(tracker) => self.finish_tracker(tracker, now),
                 Timer::Client(key) => {
                     let Some(client) = self.clients.get_mut(key) else { continue };

@@ -194,6 +194,22 @@ fn nothing_retained_comes_after_the_unsubscribe_of_a_subscription_that_was_not_c
     });
 }
 
+/// The connection is lost before the SUBACK: the session has the subscription, and gets what belongs to it.
+#[test]
+fn what_is_retained_comes_though_the_suback_was_lost() {
+    each(&VERSIONS, |mut broker, version| {
+        let mut pump = broker.fresh(version, "pump");
+        broker.retain(&mut pump, "a", "on");
+        let mut kept = broker.connect(version, "kept", &How::kept());
+        broker.gateway.hold(true);
+        broker.subscribe(&mut kept, "a", 1);
+        broker.lose(kept);
+        broker.gateway.hold(false);
+        let (mut kept, heard) = broker.resume(version, "kept", &How::kept());
+        assert_eq!(broker.take_all(&mut kept, heard), ["on"]);
+    });
+}
+
 /// The bound is told to who can be told.
 #[test]
 fn a_full_store_of_retained_messages_refuses_new_topics() {
