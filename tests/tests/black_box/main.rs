@@ -12,6 +12,7 @@ mod examples;
 mod framing_client;
 mod mosquitto;
 mod mqtt_refusals;
+mod mqtt_standard;
 mod operator;
 mod readme;
 mod slow_reader;

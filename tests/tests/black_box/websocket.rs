@@ -23,6 +23,7 @@ async fn connected(gateway: &Gateway, id: &str) -> WebSocket<TcpStream> {
     socket
 }
 
+/// [MQTT-4.2.0-1] [MQTT-6.0.0-2] and 3.1.1 [MQTT-6.0.0-2] [MQTT-7.1.1-1]
 #[tokio::test]
 async fn packets_may_be_cut_and_joined_anywhere() {
     let gateway = Gateway::start(2).await;
@@ -96,6 +97,7 @@ async fn the_first_packet_may_come_with_the_request() {
     }
 }
 
+/// [MQTT-6.0.0-1] and 3.1.1 [MQTT-6.0.0-1]: a text frame is closed with 1003.
 #[tokio::test]
 async fn what_breaks_the_rules_is_closed_with_its_code_and_counted() {
     let gateway = Setup::shards(2).config("[limits]\nmax_packet_bytes = 20000").start().await;
@@ -191,6 +193,7 @@ async fn answer(mut stream: TcpStream, request: &str) -> String {
     answer
 }
 
+/// [MQTT-6.0.0-3] and 3.1.1 [MQTT-6.0.0-3]: who offers no `mqtt` is refused.
 #[tokio::test]
 async fn other_requests_are_answered_with_what_to_do() {
     let gateway = Gateway::start(1).await;

@@ -113,6 +113,7 @@ async fn suite(broker: &Broker) {
     }
 }
 
+/// 3.1.1 [MQTT-7.0.0-2]: who knows only the standard gets along.
 #[tokio::test]
 async fn mosquitto_pub_and_sub_in_3_1_1_and_5() {
     for shards in [1, 3] {

@@ -103,6 +103,42 @@ fn connected(broker: &mut Broker) -> Peer {
     peer
 }
 
+/// [MQTT-3.15.2-1] [MQTT-3.15.2-2] [MQTT-3.15.2-3] [MQTT-4.12.0-2] [MQTT-4.12.0-3]: byte by byte, the first AUTH of the
+/// gateway is its reason code, the method and its data.
+#[test]
+fn an_auth_packet_has_no_more_than_it_needs() {
+    each(|mut broker| {
+        let (mut peer, _) = begin(&mut broker, FIRST);
+        let data = last_data(&broker, &peer).1;
+        let field = |id: u8, text: &str| [&[id, 0, text.len() as u8], text.as_bytes()].concat();
+        let properties = [field(0x15, "SCRAM-SHA-256"), field(0x16, &data)].concat();
+        let length = u8::try_from(properties.len()).unwrap();
+        let expected = [&[0xF0, length + 2, 0x18, length], &properties[..]].concat();
+        assert_eq!(broker.bytes(&peer), expected);
+        for reason in [0x00, 0x19] {
+            let auth = [&[0xF0, length + 2, reason, length], &properties[..]].concat();
+            let heard = broker.write(&mut peer, &auth);
+            assert_eq!(heard, ["CONNACK 82 {reason}"], "{reason}");
+            (peer, _) = begin(&mut broker, FIRST);
+        }
+        let heard = broker.write(&mut peer, &[0xF0, 1, 0x01]);
+        assert_eq!(heard, ["CONNACK 82 {reason}"], "no reason code of AUTH");
+    });
+}
+
+/// [MQTT-3.15.1-1]
+#[test]
+fn the_flags_of_auth_are_zero() {
+    for flags in 1..16 {
+        each(|mut broker| {
+            let mut peer = connected(&mut broker);
+            let heard = broker.write(&mut peer, &[0xF0 | flags, 0]);
+            assert_eq!(heard, ["DISCONNECT 81 {reason}"]);
+            assert!(!broker.gateway.is_open(peer.who));
+        });
+    }
+}
+
 /// [MQTT-4.12.0-2] [MQTT-4.12.0-3] [MQTT-4.12.0-5]: and both sides know that the other has the secret.
 #[test]
 fn both_sides_prove_that_they_have_the_secret() {
@@ -205,7 +241,7 @@ fn who_fails_again_is_out() {
     });
 }
 
-/// [MQTT-4.12.0-6] [MQTT-4.12.0-7] [MQTT-3.15.1-1]: no AUTH out of the blue, and none by another method.
+/// [MQTT-4.12.0-6] [MQTT-4.12.0-7]: no AUTH out of the blue, and none by another method.
 #[test]
 fn auth_that_nobody_asked_for_is_a_protocol_error() {
     each(|mut broker| {

@@ -154,7 +154,7 @@ fn a_client_publishes_no_subscription_identifier() {
     );
 }
 
-/// [MQTT-4.13.1-1]: properties that there aren't, that this packet hasn't, that come twice, and values that they can't
+/// [MQTT-4.13.1-1] [MQTT-3.3.2-8]: properties that there aren't, that this packet hasn't, that come twice, and values that they can't
 /// have.
 #[test]
 fn properties_are_those_of_their_packet_once_and_in_range() {

@@ -4,7 +4,7 @@ use bugle_core::mqtt::{Property, Publish, SubscriptionOptions};
 
 use crate::peer::{How, V5, V311, VERSIONS, each, each_with, publish, qos};
 
-/// [MQTT-3.3.4-3] [MQTT-3.3.4-4] [MQTT-3.3.4-5]
+/// [MQTT-3.3.4-3] [MQTT-3.3.4-4]
 #[test]
 fn one_copy_carries_the_identifiers_of_all_subscriptions_that_match() {
     each(&[V5], |mut broker, version| {
@@ -60,7 +60,7 @@ fn no_local_of_one_subscription_does_not_hide_another() {
     });
 }
 
-/// [MQTT-3.1.2-26] [MQTT-3.1.2-27]: never more aliases than the client takes, and the topic the first time.
+/// [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-7] [MQTT-3.3.2-11]: never more aliases than the client takes, and the topic the first time.
 #[test]
 fn topics_get_aliases_where_the_client_takes_them() {
     each(&[V5], |mut broker, version| {
@@ -85,12 +85,22 @@ fn topics_get_aliases_where_the_client_takes_them() {
     });
 }
 
-/// [MQTT-3.3.2-7] [MQTT-3.3.2-8] [MQTT-3.3.2-9] [MQTT-3.3.2-10] [MQTT-3.3.2-11] [MQTT-3.3.2-12]
+/// [MQTT-3.2.2-17] [MQTT-3.3.2-7] [MQTT-3.3.2-9] [MQTT-3.3.2-12]: on this connection.
 #[test]
 fn a_clients_aliases_stand_for_its_topics_and_for_no_others() {
     each(&[V5], |mut broker, version| {
         let mut app = broker.fresh(version, "app");
         broker.subscribe(&mut app, "#", 0);
+        let mut pump = broker.connect(version, "pump", &How::kept());
+        for alias in 1..=16 {
+            broker.publish_as(&mut pump, &publish(0, 0, "a", "x"), &[Property::TopicAlias(alias)]);
+            broker.publish_as(&mut pump, &publish(0, 0, "", "x"), &[Property::TopicAlias(alias)]);
+        }
+        assert_eq!(broker.heard(&mut app), ["PUBLISH q0 a x"; 32]);
+        broker.lose(pump);
+        let (mut pump, _) = broker.resume(version, "pump", &How::kept());
+        let forgotten = broker.publish_as(&mut pump, &publish(0, 0, "", "x"), &[Property::TopicAlias(1)]);
+        assert_eq!(forgotten, ["DISCONNECT 82 {reason}"]);
         let mut pump = broker.fresh(version, "pump");
         for (topic, alias) in [("a", 1), ("", 1), ("b", 1), ("", 1)] {
             broker.publish_as(&mut pump, &publish(0, 0, topic, "x"), &[Property::TopicAlias(alias)]);
@@ -123,7 +133,7 @@ fn nothing_is_larger_than_the_client_takes() {
     });
 }
 
-/// [MQTT-3.3.4-7] [MQTT-3.3.4-9] [MQTT-4.9.0-2]: the window of either side.
+/// [MQTT-3.3.4-9] [MQTT-4.9.0-2]: the client's window.
 #[test]
 fn no_more_is_under_way_than_the_receive_maximum() {
     each(&[V5], |mut broker, version| {
@@ -142,7 +152,7 @@ fn no_more_is_under_way_than_the_receive_maximum() {
     });
 }
 
-/// [MQTT-3.1.2-21] [MQTT-3.2.2-22]: the operator's longest keep-alive is said and kept.
+/// [MQTT-3.1.2-21] [MQTT-3.2.2-21] [MQTT-3.2.2-22]: the operator's longest keep-alive is said and kept.
 #[test]
 fn the_servers_keep_alive_replaces_the_clients() {
     each_with(
@@ -203,7 +213,7 @@ fn what_is_said_of_a_message_passes_unaltered_and_in_order() {
     });
 }
 
-/// [MQTT-3.3.1-4], and RETAIN and DUP belong to the hop [MQTT-3.3.1-3].
+/// [MQTT-3.3.1-3] and 3.1.1 [MQTT-3.3.1-3]
 #[test]
 fn dup_is_not_passed_on() {
     each(&VERSIONS, |mut broker, version| {

@@ -4,7 +4,8 @@ use bugle_core::mqtt::{Property, Publish, RetainHandling, SubscriptionOptions};
 
 use crate::peer::{How, V5, VERSIONS, each, each_with, publish, qos};
 
-/// [MQTT-3.3.1-5] [MQTT-3.3.1-9] and 3.1.1 [MQTT-3.3.1-6] [MQTT-3.3.1-8]
+/// [MQTT-3.3.1-5] [MQTT-3.3.1-8] [MQTT-3.3.1-9] and 3.1.1 [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-8]
+/// [MQTT-3.3.1-12]
 #[test]
 fn a_new_subscriber_gets_the_last_message_marked_as_retained() {
     each(&VERSIONS, |mut broker, version| {
@@ -54,7 +55,7 @@ fn retain_as_published_keeps_the_mark() {
     });
 }
 
-/// [MQTT-3.3.1-6] [MQTT-3.3.1-7] and 3.1.1 [MQTT-3.3.1-10] [MQTT-3.3.1-11]: only an empty *retained* message clears.
+/// [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-8] and 3.1.1 [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.3.1-12]: only an empty *retained* message clears.
 #[test]
 fn an_empty_retained_message_clears_the_topic_and_no_other_does() {
     each(&VERSIONS, |mut broker, version| {
@@ -121,7 +122,42 @@ fn a_retained_message_expires_and_carries_what_is_left() {
     });
 }
 
-/// [MQTT-4.7.2-1]
+/// 3.1.1 [MQTT-3.3.1-5] [MQTT-3.3.1-7]: at whatever QoS, the last one, with its QoS.
+#[test]
+fn a_retained_message_of_any_qos_replaces_the_one_of_before() {
+    each(&VERSIONS, |mut broker, version| {
+        let mut pump = broker.fresh(version, "pump");
+        let mut late = broker.fresh(version, "late");
+        for (number, payload) in [(2, "two"), (0, "zero"), (1, "one"), (0, "zero again"), (2, "two again")] {
+            let retained = Publish { retain: true, ..publish(number, 5, "a", payload) };
+            broker.publish_as(&mut pump, &retained, &[]);
+            broker.pubrel(&mut pump, 5);
+            let heard = broker.subscribe(&mut late, "a", 2);
+            let expected = format!("PUBLISH q{number} ");
+            assert!(heard.len() == 2 && heard[1].starts_with(&expected), "{heard:?}");
+            assert!(heard[1].ends_with(&format!("retain a {payload}")), "{heard:?}");
+            broker.unsubscribe(&mut late, "a");
+        }
+    });
+}
+
+/// 3.1.1 [MQTT-3.1.2-7]: they are nobody's session's.
+#[test]
+fn retained_messages_outlive_the_session_that_published_them() {
+    each(&VERSIONS, |mut broker, version| {
+        for how in [How::default(), How { expiry: 10, ..How::kept() }] {
+            let mut pump = broker.connect(version, "pump", &how);
+            broker.retain(&mut pump, "a", "on");
+            broker.disconnect(pump);
+            broker.fresh(version, "pump");
+            broker.gateway.advance(20_000);
+            let mut late = broker.fresh(version, "late");
+            assert_eq!(broker.subscribe(&mut late, "a", 0), ["SUBACK 900 00", "PUBLISH q0 retain a on"]);
+        }
+    });
+}
+
+/// [MQTT-4.7.2-1] and 3.1.1 [MQTT-4.7.2-1]
 #[test]
 fn a_leading_wildcard_finds_no_dollar_topic() {
     each(&VERSIONS, |mut broker, version| {

@@ -5,7 +5,8 @@ use bugle_core::mqtt::{Property, Publish, ReasonCode};
 
 use crate::peer::{How, V5, V311, VERSIONS, each, each_with, publish};
 
-/// [MQTT-3.1.2-5] [MQTT-3.2.2-2] and 3.1.1 [MQTT-3.1.2-4]
+/// [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT-3.1.3-2] [MQTT-3.2.2-3] and 3.1.1 [MQTT-3.1.2-4] [MQTT-3.1.3-2] [MQTT-3.2.2-2]
+/// [MQTT-3.2.2-3]: that of this client id, and no other.
 #[test]
 fn a_session_is_there_again_with_its_subscriptions() {
     each(&VERSIONS, |mut broker, version| {
@@ -17,9 +18,12 @@ fn a_session_is_there_again_with_its_subscriptions() {
         );
         broker.subscribe(&mut kept, "a/+", 1);
         broker.disconnect(kept);
-        let (_, heard) = broker.resume(version, "kept", &How::kept());
+        let (_, connack) = broker.try_connect(version, "Kept", &How::kept());
+        assert!(!connack[0].contains("present"), "{connack:?}");
+        let (mut kept, heard) = broker.resume(version, "kept", &How::kept());
         assert_eq!(heard, [""; 0]);
         assert_eq!(broker.publish(&mut other, 1, 1, "a/b", "on"), ["PUBACK 1 00"]);
+        assert_eq!(broker.heard(&mut kept), ["PUBLISH q1 #1 a/b on"]);
     });
 }
 
@@ -42,7 +46,7 @@ fn a_clean_start_ends_the_session_of_before() {
     });
 }
 
-/// [MQTT-4.5.0-1] [MQTT-4.6.0-6]; QoS 0 isn't kept, and may not be.
+/// [MQTT-4.5.0-1] [MQTT-4.6.0-6] and 3.1.1 [MQTT-3.1.2-5] [MQTT-4.5.0-1] [MQTT-4.6.0-6]; QoS 0 isn't kept, and may not be.
 #[test]
 fn what_comes_while_a_client_is_away_waits_in_order() {
     each(&VERSIONS, |mut broker, version| {
@@ -65,7 +69,7 @@ fn what_comes_while_a_client_is_away_waits_in_order() {
     });
 }
 
-/// [MQTT-4.4.0-1] [MQTT-4.4.0-2] [MQTT-4.6.0-1] [MQTT-3.3.1-1]
+/// [MQTT-4.4.0-1] [MQTT-4.6.0-1] [MQTT-3.3.1-1] and 3.1.1 [MQTT-4.4.0-1] [MQTT-4.6.0-1] [MQTT-3.3.1-1] [MQTT-2.3.1-4]
 #[test]
 fn what_was_not_acknowledged_comes_again_as_a_duplicate_and_in_order() {
     each(&VERSIONS, |mut broker, version| {
@@ -122,7 +126,7 @@ fn repetitions_keep_to_the_receive_maximum_of_the_new_connection() {
     });
 }
 
-/// [MQTT-4.3.3-10] [MQTT-4.3.3-12]: a repetition of a QoS 2 publish is none, also on another connection.
+/// [MQTT-4.3.3-10] [MQTT-4.3.3-12] and 3.1.1 [MQTT-4.3.3-2] [MQTT-2.3.1-3]: a repetition of a QoS 2 publish is none, also on another connection.
 #[test]
 fn a_qos_2_publish_is_delivered_once_though_its_sender_reconnects() {
     each(&VERSIONS, |mut broker, version| {
@@ -182,7 +186,7 @@ fn pubrel_of_what_never_was_is_answered_with_not_found() {
     });
 }
 
-/// [MQTT-3.1.2-23]: kept as long as it was asked for, and no longer.
+/// [MQTT-3.1.2-23] [MQTT-4.1.0-2]: kept as long as it was asked for, and no longer.
 #[test]
 fn a_session_expires() {
     each(&[V5], |mut broker, version| {
@@ -198,7 +202,7 @@ fn a_session_expires() {
     });
 }
 
-/// Section 3.1.2.11.2: 0xFFFFFFFF never ends; before version 5 a session that isn't clean never does.
+/// 3.1.1 [MQTT-4.1.0-1] and section 3.1.2.11.2: 0xFFFFFFFF never ends; before version 5 a session that isn't clean never does.
 #[test]
 fn a_session_without_expiry_does_not_expire() {
     each(&VERSIONS, |mut broker, version| {
@@ -210,7 +214,7 @@ fn a_session_without_expiry_does_not_expire() {
     });
 }
 
-/// Section 3.14.2.2.2 and [MQTT-3.14.2-2]
+/// Section 3.14.2.2.2: but not from nothing, which is a protocol error.
 #[test]
 fn disconnect_changes_the_expiry() {
     each(&[V5], |mut broker, version| {
@@ -253,6 +257,28 @@ fn the_operators_longest_expiry_holds_and_is_said() {
             assert!(!connack[0].contains("present"), "{connack:?}");
         },
     );
+}
+
+/// [MQTT-4.1.0-1] and 3.1.1 [MQTT-4.1.0-1] [MQTT-4.1.0-2]: however short its expiry is.
+#[test]
+fn a_session_lasts_as_long_as_its_connection() {
+    each(&VERSIONS, |mut broker, version| {
+        let mut other = broker.fresh(version, "other");
+        for how in [How::default(), How { expiry: 1, ..How::kept() }] {
+            let mut peer = broker.connect(version, "peer", &how);
+            broker.subscribe(&mut peer, "a", 2);
+            broker.publish(&mut other, 2, 1, "a", "x");
+            broker.pubrel(&mut other, 1);
+            assert_eq!(broker.heard(&mut peer), ["PUBLISH q2 #1 a x"]);
+            broker.publish(&mut peer, 2, 7, "b", "x");
+            broker.gateway.advance(100_000_000);
+            assert_eq!(broker.pubrec(&mut peer, 1), ["PUBREL 1 00"]);
+            assert_eq!(broker.publish(&mut peer, 2, 7, "a", "again"), ["PUBREC 7 00"]);
+            broker.publish(&mut other, 0, 0, "a", "y");
+            assert_eq!(broker.heard(&mut peer), ["PUBLISH q0 a y"]);
+            broker.lose(peer);
+        }
+    });
 }
 
 /// [MQTT-3.1.4-3] and 3.1.1 [MQTT-3.1.4-2]
@@ -342,7 +368,7 @@ fn s2_a_kept_session_stays_a_member_and_is_offline_for_signals() {
     });
 }
 
-/// [MQTT-4.6.0-2]: a publish that has to wait for other shards doesn't let a later one overtake it.
+/// [MQTT-4.6.0-2] and 3.1.1 [MQTT-4.6.0-2]: a publish that has to wait for other shards doesn't let a later one overtake it.
 #[test]
 fn acknowledgements_leave_in_the_order_of_publishes() {
     each(&VERSIONS, |mut broker, version| {

@@ -30,7 +30,7 @@ fn counts(broker: &mut Broker, workers: &mut [Peer]) -> Vec<usize> {
     counts
 }
 
-/// [MQTT-4.8.2-4]: each to one of them, evenly, whatever shards they are on; to ordinary subscribers all.
+/// Section 4.8.2: each to one of them, evenly, whatever shards they are on; to ordinary subscribers all.
 #[test]
 fn one_member_gets_each_message_and_all_get_their_turn() {
     each(&VERSIONS, |mut broker, version| {
@@ -138,7 +138,7 @@ fn a_member_that_leaves_hands_on_what_waits_for_it() {
     );
 }
 
-/// [MQTT-4.8.2-5]: QoS 2 that is under way isn't given to another, who might do it twice.
+/// [MQTT-4.8.2-4] [MQTT-4.8.2-5]: QoS 2 that is under way isn't given to another, who might do it twice.
 #[test]
 fn qos_2_under_way_stays_with_its_member() {
     each(&VERSIONS, |mut broker, version| {
@@ -151,8 +151,11 @@ fn qos_2_under_way_stays_with_its_member() {
         broker.subscribe(&mut two, "$share/crew/jobs", 2);
         broker.lose(one);
         assert_eq!(broker.heard(&mut two), [""; 0]);
-        let (_, heard) = broker.resume(version, "one", &How::kept());
+        let (one, heard) = broker.resume(version, "one", &How::kept());
         assert_eq!(heard, ["PUBLISH q2 #1 dup jobs once"]);
+        broker.lose(one);
+        broker.fresh(version, "one");
+        assert_eq!(broker.heard(&mut two), [""; 0], "nor when its session has ended");
     });
 }
 

@@ -16,7 +16,7 @@ fn delayed(seconds: u32, expiry: u32) -> How {
     How { clean: false, expiry, will, ..How::default() }
 }
 
-/// [MQTT-3.1.2-8] [MQTT-3.1.2-10] [MQTT-3.14.4-3]
+/// [MQTT-3.1.2-8] [MQTT-3.1.2-10] [MQTT-3.14.4-3] and 3.1.1 [MQTT-3.1.2-8] [MQTT-3.1.2-10] [MQTT-3.14.4-3]
 #[test]
 fn a_will_fires_when_the_connection_is_lost_and_not_after_a_goodbye() {
     each(&VERSIONS, |mut broker, version| {
@@ -70,22 +70,28 @@ fn a_will_keeps_its_properties_and_their_order() {
     });
 }
 
-/// 3.1.1 [MQTT-3.1.2-12]
+/// [MQTT-3.1.2-10] and 3.1.1 [MQTT-3.1.2-10] [MQTT-3.1.2-12]
 #[test]
 fn who_has_no_will_leaves_none() {
     each(&VERSIONS, |mut broker, version| {
         let mut app = broker.fresh(version, "app");
         broker.subscribe(&mut app, "#", 0);
-        let peer =
-            broker.connect(version, "peer", &How { will: Some(WillSpec::new("w", "x")), ..How::kept() });
+        let with_will = How { will: Some(WillSpec::new("w", "x")), ..How::kept() };
+        let peer = broker.connect(version, "peer", &with_will);
         broker.disconnect(peer);
         let peer = broker.connect(version, "peer", &How::kept());
         broker.lose(peer);
         assert_eq!(broker.heard(&mut app), [""; 0], "nor that of an earlier connection");
+        let peer = broker.connect(version, "peer", &with_will);
+        broker.lose(peer);
+        assert_eq!(broker.heard(&mut app), ["PUBLISH q0 w x"]);
+        let peer = broker.connect(version, "peer", &How::kept());
+        broker.lose(peer);
+        assert_eq!(broker.heard(&mut app), [""; 0], "nor one that was published");
     });
 }
 
-/// Section 3.1.3.2.2: after its delay, if nobody came back.
+/// [MQTT-3.1.2-10] and section 3.1.3.2.2: after its delay, if nobody came back.
 #[test]
 fn a_delayed_will_waits_and_fires_once() {
     each(&[V5], |mut broker, version| {
@@ -158,7 +164,21 @@ fn a_will_without_delay_fires_at_a_takeover() {
     });
 }
 
-/// [MQTT-3.1.2-14] [MQTT-3.1.2-15] and its expiry from the moment it fires.
+/// [MQTT-3.1.2-14] [MQTT-3.1.2-15] and 3.1.1 [MQTT-3.1.2-16] [MQTT-3.1.2-17]
+#[test]
+fn a_will_is_retained_if_it_says_so() {
+    each(&VERSIONS, |mut broker, version| {
+        for (retain, expected) in [(false, 1), (true, 2)] {
+            let will = Some(WillSpec { retain, ..WillSpec::new("will/x", "gone") });
+            let peer = broker.connect(version, "peer", &How { will, ..How::default() });
+            broker.lose(peer);
+            let mut late = broker.fresh(version, "late");
+            assert_eq!(broker.subscribe(&mut late, "will/x", 0).len(), expected);
+        }
+    });
+}
+
+/// [MQTT-3.1.2-15] and its expiry from the moment it fires.
 #[test]
 fn a_will_can_be_retained_and_expires_from_when_it_fires() {
     each(&[V5], |mut broker, version| {

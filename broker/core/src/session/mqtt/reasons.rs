@@ -103,6 +103,7 @@ mod tests {
     use super::*;
     use crate::mqtt::PacketType;
 
+    /// [MQTT-3.2.2-8] [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.9.3-2] [MQTT-3.14.2-1]
     #[test]
     fn every_reason_has_a_code_that_its_packet_may_carry() {
         for &reason in Reason::ALL {

@@ -8,6 +8,7 @@ fn first(connect: &Connect<'_>) -> (Script, Vec<Command<'static>>) {
     (script, commands)
 }
 
+/// [MQTT-3.1.2-17] [MQTT-3.1.2-19] [MQTT-3.1.3-1] and 3.1.1 [MQTT-3.1.2-19] [MQTT-3.1.2-21] [MQTT-3.1.3-1]
 #[test]
 fn connect_names_who_wants_in_and_waits_for_the_answer() {
     for version in VERSIONS {
@@ -71,6 +72,7 @@ fn connects_that_the_session_refuses() {
     }
 }
 
+/// [MQTT-3.2.2-8] and 3.1.1 [MQTT-3.2.2-6]: where there is no code, there is no CONNACK.
 #[test]
 fn the_hubs_refusals_become_connack_codes() {
     for (reason, v5, v311) in [

@@ -361,6 +361,7 @@ fn a_repetition_is_answered_with_what_it_repeats() {
     }
 }
 
+/// [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3]
 #[test]
 fn an_explanation_that_is_too_large_for_the_client_is_left_out_mqtt_3_1_2_24() {
     let mut writer = PropertyWriter::new();
@@ -368,8 +369,10 @@ fn an_explanation_that_is_too_large_for_the_client_is_left_out_mqtt_3_1_2_24() {
     let mut script =
         Script::connected_with(config(), &Connect { properties: small, ..connect(Version::V5, "me") });
     script.publish(QoS::AtLeastOnce, 1, "sig/c/you");
+    script.publish(QoS::ExactlyOnce, 2, "sig/c/you");
     script.refuse(1, Refusal::new(Reason::Busy, "x".repeat(100)));
-    assert_eq!(script.output(), ["PUBACK 1 97"]);
+    script.refuse(2, Refusal::new(Reason::Busy, "x".repeat(100)));
+    assert_eq!(script.output(), ["PUBACK 1 97", "PUBREC 2 97"]);
 }
 
 #[test]
