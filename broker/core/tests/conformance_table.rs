@@ -11,8 +11,11 @@ use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+/// The numbers of the statements of each section.
+type Sections = &'static [(&'static str, RangeInclusive<u32>)];
+
 /// Statements by section, as appendix B of MQTT 3.1.1 numbers them.
-const V311: &[(&str, RangeInclusive<u32>)] = &[
+const V311: Sections = &[
     ("1.5.3", 1..=3),
     ("2.2.2", 1..=2),
     ("2.3.1", 1..=7),
@@ -55,7 +58,7 @@ const V311: &[(&str, RangeInclusive<u32>)] = &[
 ];
 
 /// The same of MQTT 5, where 2.2.1 begins with 2.
-const V5: &[(&str, RangeInclusive<u32>)] = &[
+const V5: Sections = &[
     ("1.5.4", 1..=3),
     ("1.5.5", 1..=1),
     ("1.5.7", 1..=1),
@@ -115,7 +118,7 @@ const V5: &[(&str, RangeInclusive<u32>)] = &[
 ];
 
 /// The standards, as the headings of the document name them.
-const STANDARDS: [(&str, &[(&str, RangeInclusive<u32>)]); 2] = [("MQTT 3.1.1", V311), ("MQTT 5", V5)];
+const STANDARDS: [(&str, Sections); 2] = [("MQTT 3.1.1", V311), ("MQTT 5", V5)];
 
 /// Where tests are, and how their paths begin in the document.
 const PLACES: [&str; 4] = ["broker/core/tests", "broker/core/src", "broker/src", "tests/tests"];
@@ -125,7 +128,7 @@ type Statement = (&'static str, String);
 
 /// The statements of both standards, in the order of the table.
 fn statements() -> Vec<Statement> {
-    let of = |(standard, sections): (&'static str, &'static [(&str, RangeInclusive<u32>)])| {
+    let of = |(standard, sections): (&'static str, Sections)| {
         let numbers = |(section, numbers): &(&str, RangeInclusive<u32>)| {
             numbers.clone().map(|number| format!("{section}-{number}")).collect::<Vec<_>>()
         };
