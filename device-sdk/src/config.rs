@@ -1,6 +1,6 @@
 //! What an application decides once: identity, timing, limits. Checked when the client is made.
 
-use bugle_protocol::{Frame, Malformed, NoSpace, WillFrame, is_name, split};
+use bugle_protocol::{Frame, NoSpace, WillFrame, is_name};
 
 use crate::session::CHUNK;
 
@@ -158,12 +158,6 @@ impl From<NoSpace> for WillError {
     }
 }
 
-impl From<Malformed> for WillError {
-    fn from(_: Malformed) -> Self {
-        Self::NotAllowed
-    }
-}
-
 /// Encodes a will into `buffer`: a [`Frame::Send`] or [`Frame::Publish`] with inline names, of at most
 /// [`MAX_WILL`] bytes.
 ///
@@ -177,10 +171,5 @@ impl From<Malformed> for WillError {
 /// config.will = Some(will(&Frame::Publish(gone), &mut buffer).unwrap());
 /// ```
 pub fn will<'a>(frame: &Frame<'_>, buffer: &'a mut [u8]) -> Result<WillFrame<'a>, WillError> {
-    let length = frame.encode(buffer)?;
-    let encoded: &'a [u8] = buffer;
-    match split(&encoded[..length], usize::MAX) {
-        Ok(Some(raw)) => Ok(WillFrame::new(raw.kind, raw.body)?),
-        _ => Err(WillError::NotAllowed),
-    }
+    WillFrame::encode(frame, buffer)?.ok_or(WillError::NotAllowed)
 }

@@ -37,7 +37,7 @@
 //! # use embedded_hal_async::delay::DelayNs;
 //! # async fn example<T: Read + Write>(open_socket: impl AsyncFn() -> Result<T, ()>, mut delay: impl DelayNs) {
 //! # fn milliseconds() -> u64 { 0 }
-//! // In firmware: `static STATE: StaticCell<State<NoopRawMutex>>`, and two tasks.
+//! // In firmware: `static STATE: ConstStaticCell<State<NoopRawMutex>> = ConstStaticCell::new(State::new())`, and two tasks.
 //! let mut state = State::<NoopRawMutex>::new();
 //! let config = Config::new("lamp-1", b"a secret of this lamp alone", 0x5EED);
 //! let (client, mut runner) = new(&mut state, config, milliseconds).unwrap();

@@ -11,7 +11,8 @@ use crate::config::{Config, ConfigError};
 use crate::runner::Runner;
 use crate::session::{AnnouncedSlot, CHUNK, NameSlot, SendSlot, Session, Storage};
 
-/// The memory of a client and its runner, with all its buffers; usually in a `StaticCell`.
+/// The memory of a client and its runner, with all its buffers; in firmware in a `ConstStaticCell`, made by the compiler:
+/// then it is all zeros and takes no flash. Made at run time, as in a `StaticCell`, it stands on the stack first.
 ///
 /// - `M`: `NoopRawMutex` where client and runner stay on one executor, `CriticalSectionRawMutex` elsewhere.
 ///   Application code never runs inside of it.

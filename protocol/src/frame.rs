@@ -233,6 +233,49 @@ impl<'a> Frame<'a> {
 
     /// Reads the body of a frame of a known kind; an unknown kind is an error too.
     pub fn decode(kind: Kind, body: &'a [u8]) -> Result<Self, Malformed> {
+        match kind {
+            Kind::HELLO
+            | Kind::PROOF
+            | Kind::JOIN
+            | Kind::LEAVE
+            | Kind::SEND
+            | Kind::PUBLISH
+            | Kind::SUBSCRIBE
+            | Kind::UNSUBSCRIBE => Self::decode_from_device(kind, body),
+            _ => Self::decode_from_gateway(kind, body),
+        }
+    }
+
+    /// The same for what only a device sends.
+    fn decode_from_device(kind: Kind, body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        let frame = match kind {
+            Kind::HELLO => return Hello::decode(body).map(Self::Hello),
+            Kind::PROOF => {
+                return Ok(Self::Proof { proof: body.try_into().map_err(|_| Malformed { field: "proof" })? });
+            }
+            Kind::JOIN => Self::Join { group: NameRef::decode(&mut reader)? },
+            Kind::LEAVE => Self::Leave { group: NameRef::decode(&mut reader)? },
+            Kind::SEND => return Send::decode(body).map(Self::Send),
+            Kind::PUBLISH => return Publish::decode(body).map(Self::Publish),
+            Kind::SUBSCRIBE => {
+                let at_least_once = match reader.u8("subscribe flags")? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(Malformed { field: "reserved subscribe flags" }),
+                };
+                return Ok(Self::Subscribe { at_least_once, filter: utf8(reader.rest(), "filter")? });
+            }
+            Kind::UNSUBSCRIBE => return Ok(Self::Unsubscribe { filter: utf8(body, "filter")? }),
+            _ => return Err(Malformed { field: "kind" }),
+        };
+        reader.finish()?;
+        Ok(frame)
+    }
+
+    /// The same for what a gateway sends, and what both send: all that a device has to read, so that its firmware
+    /// doesn't carry the rest.
+    pub fn decode_from_gateway(kind: Kind, body: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(body);
         let frame = match kind {
             Kind::PING if body.is_empty() => Self::Ping { token: None },
@@ -252,34 +295,17 @@ impl<'a> Frame<'a> {
                     Self::Error { reason, text }
                 });
             }
-            Kind::HELLO => return Hello::decode(body).map(Self::Hello),
             Kind::WELCOME => return Welcome::decode(body).map(Self::Welcome),
             Kind::CHALLENGE => {
                 return Ok(Self::Challenge {
                     nonce: body.try_into().map_err(|_| Malformed { field: "nonce" })?,
                 });
             }
-            Kind::PROOF => {
-                return Ok(Self::Proof { proof: body.try_into().map_err(|_| Malformed { field: "proof" })? });
-            }
             Kind::NAME => {
                 let handle = reader.varint16("handle")?;
                 let kind = NameKind::decode(&mut reader)?;
                 return Ok(Self::Name { handle, kind, name: utf8(reader.rest(), "name")? });
             }
-            Kind::JOIN => Self::Join { group: NameRef::decode(&mut reader)? },
-            Kind::LEAVE => Self::Leave { group: NameRef::decode(&mut reader)? },
-            Kind::SEND => return Send::decode(body).map(Self::Send),
-            Kind::PUBLISH => return Publish::decode(body).map(Self::Publish),
-            Kind::SUBSCRIBE => {
-                let at_least_once = match reader.u8("subscribe flags")? {
-                    0 => false,
-                    1 => true,
-                    _ => return Err(Malformed { field: "reserved subscribe flags" }),
-                };
-                return Ok(Self::Subscribe { at_least_once, filter: utf8(reader.rest(), "filter")? });
-            }
-            Kind::UNSUBSCRIBE => return Ok(Self::Unsubscribe { filter: utf8(body, "filter")? }),
             Kind::REFUSED => {
                 let number = reader.u16("number of the frame")?;
                 let reason = reason(&mut reader)?;
@@ -320,6 +346,36 @@ impl<'a> Frame<'a> {
 
     fn encode_body(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
         match *self {
+            Self::Welcome(welcome) => welcome.encode(writer),
+            Self::Error { reason, text } => encode_reason(reason, text, writer),
+            Self::Challenge { nonce } => writer.bytes(nonce),
+            Self::Receipt(receipt) => receipt.encode(writer),
+            Self::Delivery(delivery) => delivery.encode(writer),
+            Self::Message(message) => message.encode(writer),
+            _ => self.encode_body_from_device(writer),
+        }
+    }
+
+    /// [`body_len`](Self::body_len) for frames that a device sends.
+    pub fn body_len_from_device(&self) -> usize {
+        let mut counter = Writer::counting();
+        // Counting can't run out of space.
+        let _ = self.encode_body_from_device(&mut counter);
+        counter.written()
+    }
+
+    /// [`encode`](Self::encode) for frames that a device sends, so that its firmware doesn't carry the rest. Those of a
+    /// gateway get an empty body.
+    pub fn encode_from_device(&self, buffer: &mut [u8]) -> Result<usize, NoSpace> {
+        let mut writer = Writer::new(buffer);
+        writer.u8(self.kind().0)?;
+        writer.varint(self.body_len_from_device() as u32)?;
+        self.encode_body_from_device(&mut writer)?;
+        Ok(writer.written())
+    }
+
+    fn encode_body_from_device(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
+        match *self {
             Self::Ping { token: None } | Self::Pong { clock: None } => Ok(()),
             Self::Ping { token: Some(token) } => writer.u32(token),
             Self::Pong { clock: Some((token, clock)) } => {
@@ -327,13 +383,8 @@ impl<'a> Frame<'a> {
                 writer.u64(clock)
             }
             Self::Ack { frames } => writer.varint(frames),
-            Self::Bye { reason, text } | Self::Error { reason, text } => {
-                writer.u8(reason.code())?;
-                writer.bytes(text.as_bytes())
-            }
+            Self::Bye { reason, text } => encode_reason(reason, text, writer),
             Self::Hello(hello) => hello.encode(writer),
-            Self::Welcome(welcome) => welcome.encode(writer),
-            Self::Challenge { nonce } => writer.bytes(nonce),
             Self::Proof { proof } => writer.bytes(proof),
             Self::Name { handle, kind, name } => {
                 writer.varint(handle.into())?;
@@ -354,11 +405,14 @@ impl<'a> Frame<'a> {
                 writer.varint(retry_after)?;
                 writer.bytes(text.as_bytes())
             }
-            Self::Receipt(receipt) => receipt.encode(writer),
-            Self::Delivery(delivery) => delivery.encode(writer),
-            Self::Message(message) => message.encode(writer),
+            _ => Ok(()),
         }
     }
+}
+
+fn encode_reason(reason: Reason, text: &str, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
+    writer.u8(reason.code())?;
+    writer.bytes(text.as_bytes())
 }
 
 /// A number that this version doesn't know is taken for [`Reason::Internal`], so that reasons can be added.

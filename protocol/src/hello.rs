@@ -62,6 +62,19 @@ impl<'a> WillFrame<'a> {
         Ok(Self { kind, body })
     }
 
+    /// A will of this frame, with its body encoded into `buffer`; `None` of one that is neither [`Frame::Send`] nor
+    /// [`Frame::Publish`].
+    pub fn encode(frame: &Frame<'_>, buffer: &'a mut [u8]) -> Result<Option<Self>, NoSpace> {
+        let mut writer = Writer::new(buffer);
+        match frame {
+            Frame::Send(send) => send.encode(&mut writer)?,
+            Frame::Publish(publish) => publish.encode(&mut writer)?,
+            _ => return Ok(None),
+        }
+        let length = writer.written();
+        Ok(Some(Self { kind: frame.kind(), body: &buffer[..length] }))
+    }
+
     /// The frame: [`Frame::Send`] or [`Frame::Publish`].
     pub fn frame(&self) -> Result<Frame<'a>, Malformed> {
         Frame::decode(self.kind, self.body)

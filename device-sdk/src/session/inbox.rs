@@ -271,7 +271,7 @@ impl<'a> Inbox<'a> {
             if let Head::Frame(Kind::NAME, body) = head
                 && announced_handle(body) == Some(wanted)
             {
-                latest = match Frame::decode(Kind::NAME, body) {
+                latest = match Frame::decode_from_gateway(Kind::NAME, body) {
                     Ok(Frame::Name { kind: found, name, .. }) if found == kind => Some(name),
                     _ => None,
                 };
@@ -287,7 +287,7 @@ impl<'a> Inbox<'a> {
             Some((Head::Frame(_, body), _)) => body,
             _ => return Ok(()),
         };
-        let Ok(Frame::Name { handle, kind, name }) = Frame::decode(Kind::NAME, body) else {
+        let Ok(Frame::Name { handle, kind, name }) = Frame::decode_from_gateway(Kind::NAME, body) else {
             if let Some(handle) = announced_handle(body)
                 && let Some(slot) = self.names.get_mut(usize::from(handle.get()) - 1)
             {

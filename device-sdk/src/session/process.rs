@@ -2,7 +2,7 @@
 //! frames of others' making are then settled one by one at the head ([`Session::settle`]), down to the first
 //! that the application has to take ([`Session::take`]).
 
-use bugle_protocol::{Frame, Kind, NameKind, NameRef, Reason, Receipt, auth};
+use bugle_protocol::{Frame, Kind, NameKind, Reason, Receipt, auth};
 
 use super::clock::GatewayClock;
 use super::inbox::{Announce, Head, Inbox, Next};
@@ -45,7 +45,7 @@ fn read<'b>(
         Kind::RECEIPT => return Err(Reason::Malformed),
         _ => return Err(Reason::Unsupported),
     }
-    match Frame::decode(kind, body) {
+    match Frame::decode_from_gateway(kind, body) {
         Ok(Frame::Delivery(delivery)) => {
             let remaining = match delivery.deadline {
                 Some(deadline) => Some(clock.left(deadline, now).ok_or(Reason::Expired)?),
@@ -71,6 +71,11 @@ fn read<'b>(
         }),
         _ => Err(Reason::Malformed),
     }
+}
+
+/// What was text when it was encoded.
+fn own_text(bytes: &[u8]) -> &str {
+    core::str::from_utf8(bytes).unwrap_or_default()
 }
 
 impl<'a> Session<'a> {
@@ -163,7 +168,7 @@ impl<'a> Session<'a> {
             inbox.keep(end);
             return Ok(());
         }
-        let frame = match Frame::decode(kind, inbox.bytes(body)) {
+        let frame = match Frame::decode_from_gateway(kind, inbox.bytes(body)) {
             Ok(frame) => frame,
             // Refused in its turn. (A malformed REFUSED ends the connection: refusing it could go on for ever.)
             Err(_) if kind == Kind::RECEIPT && self.is_open() => {
@@ -225,10 +230,13 @@ impl<'a> Session<'a> {
     fn handle_refused(&mut self, number: u16, reason: Reason, retry_after: u32, now: u64) {
         debug!("frame {} refused: {:?}", number, reason);
         let is_claimed = self.outcomes.refused(number, reason, retry_after);
+        // Of our own encoding, so that firmware needs no decoder for it: a join names its group inline, in 64 bytes at most.
         let interest = match self.outbox.frame(number) {
-            Some(Frame::Join { group: NameRef::Inline(group) }) => Interest::Group(group),
-            Some(Frame::Subscribe { filter, at_least_once }) => Interest::Filter { filter, at_least_once },
-            Some(Frame::Name { .. }) => return self.announced.give_up(),
+            Some((Kind::JOIN, [0, _, group @ ..])) => Interest::Group(own_text(group)),
+            Some((Kind::SUBSCRIBE, [flags, filter @ ..])) => {
+                Interest::Filter { filter: own_text(filter), at_least_once: *flags != 0 }
+            }
+            Some((Kind::NAME, _)) => return self.announced.give_up(),
             _ => {
                 let unclaimed = &mut self.counters.outcomes_unclaimed;
                 *unclaimed = unclaimed.wrapping_add(u32::from(!is_claimed));

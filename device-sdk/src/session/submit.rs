@@ -276,7 +276,7 @@ fn push_send(
 }
 
 fn push_frame(names: &mut Names<'_, '_>, frame: &Frame<'_>, max_body: usize) -> Result<u32, SendError> {
-    let length = frame.body_len();
+    let length = frame.body_len_from_device();
     if length > max_body || length > names.outbox.capacity() {
         return Err(SendError::TooLarge);
     }

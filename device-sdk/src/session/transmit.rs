@@ -21,7 +21,7 @@ impl Out<'_> {
 
     /// Whether the frame fitted.
     fn frame(&mut self, frame: &Frame<'_>) -> bool {
-        let Ok(length) = frame.encode(self.rest()) else { return false };
+        let Ok(length) = frame.encode_from_device(self.rest()) else { return false };
         self.length += length;
         true
     }
@@ -161,10 +161,10 @@ impl Session<'_> {
         }
     }
 
-    /// Bytes of a hello with everything in it.
+    /// Bytes of a hello with everything in it, at most: its length takes one or two of them.
     pub(super) fn largest_hello(&self) -> usize {
         let resume = Some(Resume { session: 0, received: 0, taken: 0, acknowledged: 0 });
-        Frame::Hello(Hello { resume, ..self.hello(0) }).encoded_len()
+        1 + 2 + Frame::Hello(Hello { resume, ..self.hello(0) }).body_len_from_device()
     }
 
     /// Queues what joins groups and subscribes again in a new session, as far as there is room.
@@ -182,7 +182,7 @@ impl Session<'_> {
             if self.outbox.in_flight >= agreed.0 {
                 return;
             }
-            let fits = frame.body_len() <= agreed.1.into();
+            let fits = frame.body_len_from_device() <= agreed.1.into();
             if !fits || self.outbox.push(&frame).is_err() {
                 if fits && !self.outbox.is_empty() {
                     return;

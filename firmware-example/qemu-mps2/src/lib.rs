@@ -6,12 +6,15 @@
 
 mod executor;
 mod interrupts;
+#[cfg(feature = "log")]
 mod log;
 mod network;
 mod parts;
 pub mod semihosting;
 mod serial;
 pub mod settings;
+#[cfg(not(feature = "log"))]
+mod silent;
 mod stack;
 mod time;
 

@@ -17,6 +17,11 @@ impl Settings {
         Self { words: semihosting::command_line(buffer) }
     }
 
+    /// What holds without a command line.
+    pub const fn usual() -> Self {
+        Self { words: "" }
+    }
+
     /// The value of `key=value`.
     pub fn text(&self, key: &str) -> Option<&'static str> {
         self.words.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))

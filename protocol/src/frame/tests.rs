@@ -22,10 +22,27 @@ fn round_trip(frame: &Frame<'_>) {
     let raw = split(&bytes, usize::MAX).unwrap().expect("whole");
     assert_eq!(raw.length, bytes.len());
     assert_eq!(&raw.decode().unwrap(), frame);
+    halves_agree(frame, &bytes, &raw);
     for cut in 0..bytes.len() {
         assert_eq!(split(&bytes[..cut], usize::MAX), Ok(None), "a part of a frame is no frame");
         assert!(frame.encode(&mut vec![0; cut]).is_err());
     }
+}
+
+/// What firmware has of the codec says the same as the whole.
+fn halves_agree(frame: &Frame<'_>, bytes: &[u8], raw: &RawFrame<'_>) {
+    let is_gateways_alone = matches!(raw.kind.0, 0x05 | 0x0C | 0x0D | 0x21..=0x23);
+    let is_devices_alone = matches!(raw.kind.0, 0x0B | 0x0E | 0x11..=0x16);
+    let from_gateway = Frame::decode_from_gateway(raw.kind, raw.body);
+    assert_eq!(from_gateway.is_ok(), !is_devices_alone);
+    assert!(from_gateway.is_err() || from_gateway.as_ref() == Ok(frame));
+    let mut buffer = vec![0; bytes.len()];
+    let length = frame.encode_from_device(&mut buffer).expect("not longer");
+    assert_eq!(buffer[..length] == *bytes, !is_gateways_alone);
+    let Some(will) = WillFrame::encode(frame, &mut buffer).expect("shorter without a header") else {
+        return assert!(!matches!(frame, Frame::Send(_) | Frame::Publish(_)));
+    };
+    assert_eq!(will.frame().as_ref(), Ok(frame));
 }
 
 fn handle(number: u16) -> NameRef<'static> {
