@@ -28,7 +28,7 @@ async fn s9_qemu_a_deadline_that_passes_in_the_gateways_queue_ends_the_signal_th
     let mut board = Firmware::member(&gateway, "board", "floor", &[]).await;
     let mut app = App::member(&gateway, Version::V5, "app", "floor").await;
     // Four fill its window and buffer; it takes the next only when the deadlines of those behind are over.
-    board.tell("slow 1500").await;
+    board.does("slow 1500", "pauses").await;
     for number in 0..4 {
         app.publish("sig/c/board?receipt=each", number.to_string()).await;
     }
@@ -42,8 +42,8 @@ async fn s9_qemu_a_deadline_that_passes_in_the_gateways_queue_ends_the_signal_th
     for number in 0..4 {
         assert_eq!(board.got().await[5], number.to_string());
     }
-    assert_eq!(late, 4);
-    board.tell("slow 0").await;
+    assert_eq!(late, 4, "{}", board.seen());
+    board.does("slow 0", "pauses").await;
     app.send("sig/c/board?receipt=each", "after").await;
     assert_eq!(board.got().await[5], "after", "{}", board.seen());
 }

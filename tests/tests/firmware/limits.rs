@@ -58,7 +58,7 @@ async fn s8_qemu_a_flood_at_a_board_that_reads_slowly_is_accounted_for() {
     let gateway = Setup::shards(2).config("[limits]\nsignals_per_second = 10000").start().await;
     let mut board = Firmware::member(&gateway, "board", "floor", &[]).await;
     let mut app = App::member(&gateway, Version::V5, "app", "elsewhere").await;
-    board.tell("slow 20").await;
+    board.does("slow 20", "pauses").await;
     let text = "x".repeat(7000);
     for _ in 0..200 {
         assert_eq!(app.publish("sig/g/floor?receipt=each&ttl=8000", text.as_str()).await.reason, "Success");
@@ -72,7 +72,7 @@ async fn s8_qemu_a_flood_at_a_board_that_reads_slowly_is_accounted_for() {
     println!("{counts:?}");
     assert!(counts["DELIVERED"] > 0 && counts.values().sum::<u32>() == 200, "{counts:?}");
     // It lives, and takes what comes after.
-    board.tell("slow 0").await;
+    board.does("slow 0", "pauses").await;
     app.send("sig/c/board?receipt=each", "after").await;
     board.line("after").await;
     let report = board.does("report", "welcomes").await;

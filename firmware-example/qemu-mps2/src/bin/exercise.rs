@@ -131,7 +131,10 @@ async fn act<'w>(client: Bugle, pause: &Cell<u32>, mut words: impl Iterator<Item
         },
         "send" => send(client, words).await?,
         "burst" => burst(client, words).await?,
-        "slow" => pause.set(words.next()?.parse().ok()?),
+        "slow" => {
+            pause.set(words.next()?.parse().ok()?);
+            info!("pauses {}", pause.get());
+        }
         "report" => report(client),
         "end" => client.disconnect(),
         _ => return None,
