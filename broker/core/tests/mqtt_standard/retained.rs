@@ -2,7 +2,7 @@
 
 use bugle_core::mqtt::{Property, Publish, RetainHandling, SubscriptionOptions};
 
-use crate::peer::{How, V5, VERSIONS, each, each_with, publish, qos};
+use crate::peer::{Broker, How, V5, VERSIONS, each, each_with, publish, qos};
 
 /// [MQTT-3.3.1-5] [MQTT-3.3.1-8] [MQTT-3.3.1-9] and 3.1.1 [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-8]
 /// [MQTT-3.3.1-12]
@@ -161,11 +161,28 @@ fn retained_messages_outlive_the_session_that_published_them() {
 #[test]
 fn a_leading_wildcard_finds_no_dollar_topic() {
     each(&VERSIONS, |mut broker, version| {
-        let mut pump = broker.fresh(version, "pump");
-        broker.retain(&mut pump, "a", "on");
-        let mut late = broker.fresh(version, "late");
-        assert_eq!(broker.subscribe(&mut late, "$x/#", 0), ["SUBACK 900 00"]);
-        assert_eq!(broker.subscribe(&mut late, "#", 0).len(), 2);
+        let filters = ["#", "+/#", "+/x", "+/+", "$SYS/#", "$SYS/+", "$SYS/x"];
+        let own = |broker: &mut Broker| {
+            let now = broker.gateway.now();
+            broker.gateway.shards[0].publish_own("$SYS/x", b"1", now);
+            broker.gateway.pump();
+        };
+        let mut peers: Vec<_> = filters.iter().map(|_| broker.fresh(version, "")).collect();
+        for (peer, filter) in peers.iter_mut().zip(filters) {
+            assert_eq!(broker.subscribe(peer, filter, 0), ["SUBACK 900 00"]);
+        }
+        own(&mut broker);
+        for (peer, filter) in peers.iter_mut().zip(filters) {
+            let expected: &[&str] = if filter.starts_with('$') { &["PUBLISH q0 $SYS/x 1"] } else { &[] };
+            assert_eq!(broker.heard(peer), expected, "{filter}");
+            let heard = broker.subscribe(peer, filter, 0);
+            let expected: &[&str] =
+                if filter.starts_with('$') { &["PUBLISH q0 retain $SYS/x 1"] } else { &[] };
+            assert_eq!(heard[1..], *expected, "{filter}, retained");
+        }
+        let mut peer = broker.fresh(version, "peer");
+        broker.publish(&mut peer, 0, 0, "$SYS/x", "2");
+        assert_eq!(broker.heard(&mut peers[4]), [""; 0], "and is the gateway's alone");
     });
 }
 

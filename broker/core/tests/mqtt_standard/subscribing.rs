@@ -154,8 +154,8 @@ fn what_is_under_way_ends_after_the_unsubscribe() {
     });
 }
 
-/// [MQTT-3.3.2-3] [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.2-1] [MQTT-4.5.0-1] and 3.1.1 [MQTT-3.3.2-3] [MQTT-3.8.3-2]
-/// [MQTT-4.7.1-2] [MQTT-4.7.1-3] [MQTT-4.7.2-1] [MQTT-4.5.0-1]: of each filter and topic, live and retained.
+/// [MQTT-3.3.2-3] [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.5.0-1] and 3.1.1 [MQTT-3.3.2-3] [MQTT-3.8.3-2] [MQTT-4.7.1-2]
+/// [MQTT-4.7.1-3] [MQTT-4.5.0-1]: of each filter and topic, live and retained.
 #[test]
 fn wildcards_match_whole_levels() {
     const TOPICS: [&str; 9] = ["a", "a/", "a/b", "a/b/c", "/", "/a", "b", "ab/b", "a//c"];
