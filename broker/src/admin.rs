@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::bridge::BridgeStatus;
 use crate::listener::Door;
 use crate::metrics::{ProcessCounters, Snapshot};
 use crate::shard_thread::{Clock, ShardSender, sum_counters};
@@ -30,6 +31,8 @@ pub struct Admin {
     pub clock: Clock,
     /// Where a WebSocket goes.
     pub door: Arc<Door>,
+    /// How the bridges are doing.
+    pub bridges: Arc<[Arc<BridgeStatus>]>,
 }
 
 /// Answers on `listener` until dropped.
@@ -46,17 +49,28 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
 }
 
 async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    Json(serde_json::json!({
+    let mut health = serde_json::json!({
         "status": "ok",
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": admin.clock.elapsed().as_secs(),
-    }))
+    });
+    if !admin.bridges.is_empty() {
+        // A far broker that is away is no fault of this process.
+        let bridges = admin.bridges.iter().map(|bridge| {
+            let (state, why) = bridge.state();
+            (bridge.name().to_string(), serde_json::json!({"state": state, "reason": why}))
+        });
+        health["bridges"] = bridges.collect::<serde_json::Map<_, _>>().into();
+    }
+    Json(health)
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let (sum, answered) = sum_counters(&admin.shards).await;
     let uptime = admin.clock.elapsed().as_secs();
-    match Snapshot::new(&admin.counters, &sum, answered, admin.shards.len(), uptime).into_text() {
+    let mut snapshot = Snapshot::new(&admin.counters, &sum, answered, admin.shards.len(), uptime);
+    admin.bridges.iter().for_each(|bridge| snapshot.add_bridge(bridge));
+    match snapshot.into_text() {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()

@@ -1,6 +1,7 @@
 //! What the operator decides: a TOML file and the command line, checked and turned into types before anything
 //! starts. Unknown keys are refused with the nearest known one; nothing is accepted and then ignored.
 
+mod bridges;
 mod listeners;
 
 use std::collections::HashSet;
@@ -14,10 +15,12 @@ use bugle_core::model::Limits;
 use bugle_core::rules::{Rules, RulesSource};
 use serde::{Deserialize, Serialize};
 
+use crate::bridge::settings::{BridgeSettings, LOCAL_ID};
 use crate::cli::ServeOptions;
 use crate::limits::LimitsSection;
 use crate::transport::tls::TlsFiles;
 use crate::transport::upgrade::Origins;
+use bridges::BridgeSection;
 pub use listeners::Listener;
 use listeners::{ListenerSection, TlsSection, WebSocketSection};
 
@@ -57,6 +60,8 @@ pub struct Config {
     pub rules: Arc<Rules>,
     /// Who may come in.
     pub credentials: Arc<Credentials>,
+    /// Other brokers that messages are exchanged with.
+    pub bridges: Vec<BridgeSettings>,
 }
 
 /// Why a configuration isn't one: the operator's fault.
@@ -111,6 +116,8 @@ struct ConfigFile {
     rule: Vec<toml::Table>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     group: Vec<toml::Table>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bridge: Vec<BridgeSection>,
 }
 
 /// One client id or user, and its secret.
@@ -139,6 +146,7 @@ impl Default for ConfigFile {
             credential: Vec::new(),
             rule: Vec::new(),
             group: Vec::new(),
+            bridge: Vec::new(),
         }
     }
 }
@@ -158,6 +166,7 @@ impl Config {
         for credential in &mut file.credential {
             "(hidden)".clone_into(&mut credential.secret);
         }
+        file.bridge.iter_mut().for_each(BridgeSection::hide_secrets);
         toml::to_string(&file).map_err(|error| ConfigError::Invalid(error.to_string()))
     }
 
@@ -261,6 +270,8 @@ impl ConfigFile {
             ));
         }
         self.check_openness(&listeners)?;
+        let limits = self.limits.checked().map_err(ConfigError::Invalid)?;
+        let bridges = bridges::checked(&self.bridge, &self.prefix, limits.max_packet)?;
         Ok(Config {
             listeners,
             tls: self.tls.as_ref().map(TlsSection::checked).transpose()?,
@@ -271,9 +282,10 @@ impl ConfigFile {
             prefix: self.prefix.as_str().into(),
             sys_interval: (self.sys_interval_seconds > 0)
                 .then(|| Duration::from_secs(self.sys_interval_seconds.into())),
-            limits: Arc::new(self.limits.checked().map_err(ConfigError::Invalid)?),
+            limits: Arc::new(limits),
             rules: Arc::new(self.rules()?),
-            credentials: Arc::new(self.credentials()?),
+            credentials: Arc::new(self.credentials(&bridges)?),
+            bridges,
         })
     }
 
@@ -317,7 +329,7 @@ impl ConfigFile {
         Rules::compile(&source).map_err(ConfigError::Invalid)
     }
 
-    fn credentials(&self) -> Result<Credentials, ConfigError> {
+    fn credentials(&self, bridges: &[BridgeSettings]) -> Result<Credentials, ConfigError> {
         if self.credential.is_empty() {
             return Ok(Credentials::open());
         }
@@ -335,7 +347,15 @@ impl ConfigFile {
             return Err(ConfigError::Invalid(format!("the [[credential]] with id = {id:?} {fault}")));
         }
         let pairs = self.credential.iter().map(|one| (one.id.clone(), one.secret.clone().into_bytes()));
-        Ok(Credentials::new(pairs))
+        let own =
+            bridges.iter().map(|bridge| (bridge.local_id(), bridge.local_password.clone().into_bytes()));
+        if let Some((id, _)) = own.clone().find(|(id, _)| seen.contains(id)) {
+            return Err(ConfigError::Invalid(format!(
+                "the [[credential]] with id = {id:?} has the client id of a [[bridge]], which is {LOCAL_ID:?} with its name \
+                 and needs no secret: take it out, or rename the bridge"
+            )));
+        }
+        Ok(Credentials::new(pairs.chain(own)))
     }
 }
 

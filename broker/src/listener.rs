@@ -129,6 +129,15 @@ impl Door {
         self.greet(stream, peer, greeting, bytes.to_vec(), place).await;
     }
 
+    /// Takes over a connection of the process itself, which speaks MQTT.
+    pub async fn admit_mqtt(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let Some(place) = self.place(peer) else { return };
+        let in_clear = Protocols { mqtt: true, ..Protocols::default() };
+        let admission = Arc::new(Admission { in_clear, in_tls: Protocols::default(), tls: None });
+        let greeting = Greeting::new(admission, self.transports.clone());
+        self.greet(stream, peer, greeting, Vec::new(), place).await;
+    }
+
     /// Counts a connection, and gives it its place if there is one.
     fn place(&self, peer: SocketAddr) -> Option<Place> {
         self.counters.accepted();

@@ -2,11 +2,12 @@
 //!
 //! The way in: [`serve`] starts it all, [`listener`] accepts and reads a first packet through the [`transport`] that it
 //! came by, [`shard_thread`] owns a shard of `bugle-core` with its sockets in [`connection`], [`fifo`] joins the
-//! shards, [`admin`] and [`metrics`] tell how it goes. What a message means is decided in `bugle-core`; nothing here looks inside one.
+//! shards, [`bridge`] joins the gateway to other brokers, [`admin`] and [`metrics`] tell how it goes. What a message means is decided in `bugle-core`; nothing here looks inside one.
 #![forbid(unsafe_code)]
 
 mod admin;
 mod bench;
+mod bridge;
 mod cli;
 mod client;
 mod config;

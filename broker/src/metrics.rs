@@ -1,5 +1,6 @@
 //! What the process counts by itself, and how that and the shards' counters become Prometheus text.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,6 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::bridge::BridgeStatus;
 use crate::transport::TransportKind;
 use crate::transport::tls::TlsFailure;
 use crate::transport::upgrade::UpgradeRefusal;
@@ -135,13 +137,16 @@ impl ProcessCounters {
     }
 }
 
+/// Names and values.
+type Labels = Vec<(&'static str, Cow<'static, str>)>;
+
 /// All values of one name at one moment.
 #[derive(Debug)]
 struct Metric {
     name: &'static str,
     help: &'static str,
     is_gauge: bool,
-    values: Vec<(Vec<(&'static str, &'static str)>, u64)>,
+    values: Vec<(Labels, u64)>,
 }
 
 /// What all counters showed at one moment.
@@ -214,6 +219,15 @@ impl Snapshot {
         snapshot
     }
 
+    /// Adds what a bridge has counted, under its name.
+    pub fn add_bridge(&mut self, bridge: &BridgeStatus) {
+        bridge.each(&mut |name, help, labels, value, is_gauge| {
+            let own = ("bridge", Cow::Owned(bridge.name().to_string()));
+            let rest = labels.iter().map(|(key, value)| (*key, Cow::Borrowed(*value)));
+            self.add_labelled(name, help, std::iter::once(own).chain(rest).collect(), value, is_gauge);
+        });
+    }
+
     /// Prometheus text, in the OpenMetrics form.
     pub fn into_text(self) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix(PREFIX);
@@ -234,7 +248,20 @@ impl Snapshot {
         // The encoder adds both by itself.
         let name = name.strip_prefix("bugle_").unwrap_or(name);
         let name = if is_gauge { name } else { name.strip_suffix("_total").unwrap_or(name) };
-        let value = (labels.to_vec(), value);
+        let labels = labels.iter().map(|(key, value)| (*key, Cow::Borrowed(*value))).collect();
+        self.add_labelled(name, help, labels, value, is_gauge);
+    }
+
+    /// `name` is as the encoder wants it.
+    fn add_labelled(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: Labels,
+        value: u64,
+        is_gauge: bool,
+    ) {
+        let value = (labels, value);
         match self.0.iter_mut().find(|metric| metric.name == name) {
             Some(metric) => metric.values.push(value),
             None => self.0.push(Metric { name, help, is_gauge, values: vec![value] }),

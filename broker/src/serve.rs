@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::admin::{self, Admin};
+use crate::bridge::Bridges;
 use crate::cli::ServeOptions;
 use crate::config::{Config, ConfigError, Listener};
 use crate::fifo::connect_shards;
@@ -118,6 +119,7 @@ pub struct Gateway {
     listeners: JoinSet<()>,
     transports: Arc<TransportSettings>,
     certificates: Option<Certificates>,
+    bridges: Bridges,
     _handshakes: HandshakeThread,
 }
 
@@ -166,6 +168,8 @@ impl Gateway {
         let handshakes = HandshakeThread::start()?;
         let door = Door::new(senders.clone(), config.limits.clone(), transports.clone(), handshakes.handle());
         let door = Arc::new(door);
+        let gateway_id = random_id().map_err(ServeError::Random)?;
+        let bridges = Bridges::start(&config.bridges, &config.prefix, &gateway_id, &door, &counters);
         let mut gateway = Self {
             listeners_at: Vec::new(),
             admin: None,
@@ -173,6 +177,7 @@ impl Gateway {
             listeners: JoinSet::new(),
             transports,
             certificates: None,
+            bridges,
             _handshakes: handshakes,
         };
         let mut endpoints = Vec::new();
@@ -186,7 +191,11 @@ impl Gateway {
             endpoints.extend(endpoint.clone());
             let admission = Arc::new(Admission { in_clear: how.in_clear, in_tls: how.in_tls, tls: endpoint });
             gateway.listeners_at.push((listener.local_addr()?, how.clone()));
-            gateway.listeners.spawn(door.clone().accept(listener, admission));
+            let (ready, accept) = (gateway.bridges.ready(), door.clone().accept(listener, admission));
+            gateway.listeners.spawn(async move {
+                ready.await;
+                accept.await;
+            });
         }
         gateway.certificates = tls.map(|(files, _)| Certificates { files, endpoints });
         if let Some(period) = config.sys_interval {
@@ -198,7 +207,9 @@ impl Gateway {
                 tracing::warn!(%address, "health and metrics can be read from other machines by anyone");
             }
             gateway.admin = Some(address);
-            gateway.listeners.spawn(admin::serve(listener, Admin { shards: senders, counters, clock, door }));
+            let bridges = gateway.bridges.statuses();
+            let admin = Admin { shards: senders, counters, clock, door, bridges };
+            gateway.listeners.spawn(admin::serve(listener, admin));
         }
         Ok(gateway)
     }
@@ -226,6 +237,7 @@ impl Gateway {
     pub async fn stop(mut self) {
         self.transports.stop();
         self.listeners.shutdown().await;
+        self.bridges.stop().await;
         let ended = async {
             for shard in &self.shards {
                 // An error says that it has ended already.
@@ -273,6 +285,13 @@ impl Gateway {
         line(format_args!("  bugle send --group demo{server} --receipt each \"hello\""));
         text
     }
+}
+
+/// An id of this process among all that a message may come through.
+fn random_id() -> Result<Arc<str>, getrandom::Error> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)?;
+    Ok(format!("{:016x}", u64::from_be_bytes(bytes)).into())
 }
 
 fn open(

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ClientConfig;
 
-use crate::{Gateway, soon};
+use crate::{Listens, soon};
 
 /// Which MQTT an app speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,35 +108,35 @@ enum Event {
 
 impl App {
     /// Connects.
-    pub async fn connect(gateway: &Gateway, version: Version, id: &str) -> Self {
-        Self::connect_as(gateway, version, id, None).await.unwrap_or_else(|error| panic!("{id}: {error}"))
+    pub async fn connect(server: &impl Listens, version: Version, id: &str) -> Self {
+        Self::connect_as(server, version, id, None).await.unwrap_or_else(|error| panic!("{id}: {error}"))
     }
 
     /// Connects with a password, the user name being the id; or says why it wasn't let in.
     pub async fn connect_as(
-        gateway: &Gateway,
+        server: &impl Listens,
         version: Version,
         id: &str,
         password: Option<&str>,
     ) -> Result<Self, String> {
-        Self::connect_by(gateway, version, id, password, Way::Tcp).await
+        Self::connect_by(server, version, id, password, Way::Tcp).await
     }
 
     /// The same through something.
     pub async fn connect_by(
-        gateway: &Gateway,
+        server: &impl Listens,
         version: Version,
         id: &str,
         password: Option<&str>,
         way: Way,
     ) -> Result<Self, String> {
-        let (address, transport) = way.split(gateway.port);
+        let (address, transport) = way.split(server.port());
         let (tell, events) = unbounded_channel();
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         let (client, pump) = match version {
             Version::V311 => {
-                let mut options = rumqttc::MqttOptions::new(id, address, gateway.port);
+                let mut options = rumqttc::MqttOptions::new(id, address, server.port());
                 options.set_transport(transport);
                 options.set_keep_alive(Duration::from_secs(30)).set_max_packet_size(1 << 20, 1 << 20);
                 if let Some(password) = password {
@@ -147,7 +147,7 @@ impl App {
                 (Client::V311(client), tokio::spawn(pump_v311(connection, tell)))
             }
             Version::V5 => {
-                let mut options = rumqttc::v5::MqttOptions::new(id, address, gateway.port);
+                let mut options = rumqttc::v5::MqttOptions::new(id, address, server.port());
                 options.set_transport(transport);
                 options.set_keep_alive(Duration::from_secs(30)).set_network_options(network);
                 if let Some(password) = password {
@@ -168,8 +168,8 @@ impl App {
     }
 
     /// Connects, subscribes to its notices and its inbox, and joins a group.
-    pub async fn member(gateway: &Gateway, version: Version, id: &str, group: &str) -> Self {
-        let mut app = Self::connect(gateway, version, id).await;
+    pub async fn member(server: &impl Listens, version: Version, id: &str, group: &str) -> Self {
+        let mut app = Self::connect(server, version, id).await;
         for topic in [format!("sig/r/{id}"), format!("sig/c/{id}"), format!("sig/g/{group}")] {
             assert_eq!(app.subscribe(&topic).await, ["Success(AtLeastOnce)"], "{topic}");
         }

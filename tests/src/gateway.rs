@@ -130,7 +130,7 @@ impl Gateway {
                 if is_wanted(value) {
                     return;
                 }
-                assert!(started.elapsed() < PATIENCE, "{name} is still {value} ({place})");
+                assert!(started.elapsed() < PATIENCE, "{name} is still {value} ({place}): {}", self.seen());
                 sleep(Duration::from_millis(10)).await;
             }
         }
@@ -157,6 +157,12 @@ impl Gateway {
     pub async fn reload(&mut self) -> String {
         self.program.signal("HUP").await;
         self.program.line("certificates").await
+    }
+
+    /// Ends it without a warning (SIGKILL).
+    pub async fn kill(self) {
+        self.program.signal("KILL").await;
+        self.finish().await;
     }
 
     /// Waits for its end.

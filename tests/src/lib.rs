@@ -9,6 +9,7 @@ use std::future::Future;
 use std::time::Duration;
 
 mod app;
+mod broker;
 mod browser;
 mod built;
 mod certificates;
@@ -23,6 +24,7 @@ pub mod readme;
 pub mod websocket;
 
 pub use app::{Acknowledgement, App, Message, Version, Way};
+pub use broker::{Broker, Collector, Link, Listens, Scratch, free_port};
 pub use browser::{Browser, File};
 pub use built::{bugle_program, example_program};
 pub use certificates::{Authority, Certificate, Tls, tls, tls_on};

@@ -1,12 +1,10 @@
 //! Mosquitto's clients, unmodified.
 
-use std::net::SocketAddr;
-
-use crate::{Finished, Gateway, PATIENCE, Program};
+use crate::{Finished, Listens, PATIENCE, Program};
 
 /// A subscriber that has its SUBACK. It prints `got TOPIC|PAYLOAD|USER PROPERTIES` for each message.
-pub async fn mosquitto_sub(gateway: &Gateway, version: &str, id: &str, topics: &[&str]) -> Program {
-    let mut arguments = common(gateway, version, id);
+pub async fn mosquitto_sub(server: &impl Listens, version: &str, id: &str, topics: &[&str]) -> Program {
+    let mut arguments = common(server, version, id);
     // Line by line, though it writes into a pipe.
     arguments.splice(0..0, ["-oL", "mosquitto_sub", "-d", "-q", "1"].map(String::from));
     arguments
@@ -21,14 +19,14 @@ pub async fn mosquitto_sub(gateway: &Gateway, version: &str, id: &str, topics: &
 
 /// Publishes at QoS 1, run to its end. `more` are arguments of its own, as `-D publish user-property ttl 500`.
 pub async fn mosquitto_pub(
-    gateway: &Gateway,
+    server: &impl Listens,
     version: &str,
     id: &str,
     topic: &str,
     payload: &str,
     more: &[&str],
 ) -> Finished {
-    let mut arguments = common(gateway, version, id);
+    let mut arguments = common(server, version, id);
     arguments.extend(["-q", "1", "-t", topic, "-m", payload].map(String::from));
     arguments.extend(more.iter().map(|&argument| argument.to_owned()));
     Program::run("mosquitto_pub", &arguments, b"").await
@@ -36,13 +34,13 @@ pub async fn mosquitto_pub(
 
 /// Publishes, and gives what then comes first on `sig/r/{id}`.
 pub async fn mosquitto_rr(
-    gateway: &Gateway,
+    server: &impl Listens,
     version: &str,
     id: &str,
     topic: &str,
     payload: &str,
 ) -> serde_json::Value {
-    let mut arguments = common(gateway, version, id);
+    let mut arguments = common(server, version, id);
     let seconds = PATIENCE.as_secs().to_string();
     let answers = format!("sig/r/{id}");
     arguments
@@ -51,8 +49,7 @@ pub async fn mosquitto_rr(
     serde_json::from_str(&finished.out).unwrap_or_else(|error| panic!("{error}: {finished:?}"))
 }
 
-fn common(gateway: &Gateway, version: &str, id: &str) -> Vec<String> {
-    let server: SocketAddr = gateway.server().parse().unwrap();
-    let (host, port) = (server.ip().to_string(), server.port().to_string());
-    ["-h", &host, "-p", &port, "-V", version, "-i", id].map(String::from).into()
+fn common(server: &impl Listens, version: &str, id: &str) -> Vec<String> {
+    let port = server.port().to_string();
+    ["-h", "127.0.0.1", "-p", &port, "-V", version, "-i", id].map(String::from).into()
 }

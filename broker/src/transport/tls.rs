@@ -82,7 +82,8 @@ fn certified_key(
     })
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates of a PEM file, one at least.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let found = found.map_err(|error| format!("{}: no certificates in PEM form: {error}", path.display()))?;
     if found.is_empty() {
@@ -91,7 +92,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(found)
 }
 
-fn authorities(path: &Path) -> Result<RootCertStore, String> {
+/// The certificates of a PEM file, as authorities to be trusted.
+pub fn authorities(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bench;
+mod bridge;
 mod commands;
 mod connections;
 mod credentials;
