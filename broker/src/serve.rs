@@ -199,7 +199,12 @@ impl Gateway {
         }
         gateway.certificates = tls.map(|(files, _)| Certificates { files, endpoints });
         if let Some(period) = config.sys_interval {
-            gateway.listeners.spawn(sys_topics::publish(senders.clone(), clock, period));
+            gateway.listeners.spawn(sys_topics::publish(
+                senders.clone(),
+                gateway.bridges.statuses(),
+                clock,
+                period,
+            ));
         }
         if let Some(listener) = admin {
             let address = listener.local_addr()?;

@@ -4,11 +4,13 @@
 //! says, for whoever has no HTTP; `docs/operations.md` lists them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bugle_core::hub::Counters;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::bridge::BridgeStatus;
 use crate::shard_thread::{Clock, Control, ShardSender, sum_counters};
 
 /// Over how many minutes loads are averaged.
@@ -43,7 +45,13 @@ struct Published {
 
 impl Published {
     /// The topics, below `$SYS/broker/`, whose text isn't what it was.
-    fn changes(&mut self, counters: &Counters, uptime: Duration, seconds: f64) -> Vec<(String, String)> {
+    fn changes(
+        &mut self,
+        counters: &Counters,
+        bridges: &[Arc<BridgeStatus>],
+        uptime: Duration,
+        seconds: f64,
+    ) -> Vec<(String, String)> {
         self.most_clients = self.most_clients.max(counters.clients);
         let received = counters.publishes + counters.signals;
         let dropped =
@@ -68,6 +76,10 @@ impl Published {
             numbers.iter().map(|(topic, number)| ((*topic).to_owned(), number.to_string())).collect();
         texts.push(("version".to_owned(), concat!("bugle version ", env!("CARGO_PKG_VERSION")).to_owned()));
         texts.push(("uptime".to_owned(), format!("{} seconds", uptime.as_secs())));
+        texts.extend(bridges.iter().map(|bridge| {
+            let state = if bridge.is_connected() { "1" } else { "0" };
+            (format!("connection/{}/state", bridge.name()), state.to_owned())
+        }));
         for (name, number) in [
             ("load/publish/received", received),
             ("load/publish/sent", counters.mailed),
@@ -90,7 +102,12 @@ impl Published {
 }
 
 /// Publishes every `period`, until dropped.
-pub async fn publish(shards: Vec<ShardSender>, clock: Clock, period: Duration) {
+pub async fn publish(
+    shards: Vec<ShardSender>,
+    bridges: Arc<[Arc<BridgeStatus>]>,
+    clock: Clock,
+    period: Duration,
+) {
     let mut published = Published::default();
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -101,7 +118,7 @@ pub async fn publish(shards: Vec<ShardSender>, clock: Clock, period: Duration) {
         if told < shards.len() {
             continue;
         }
-        let changes = published.changes(&counters, clock.elapsed(), period.as_secs_f64());
+        let changes = published.changes(&counters, &bridges, clock.elapsed(), period.as_secs_f64());
         let messages =
             changes.into_iter().map(|(topic, text)| (format!("$SYS/broker/{topic}"), text)).collect();
         if let Some(first) = shards.first()
@@ -121,14 +138,16 @@ mod tests {
         let mut published = Published::default();
         let mut counters = Counters::default();
         (counters.clients, counters.bytes_sent) = (3, 600);
-        let first = published.changes(&counters, Duration::from_secs(10), 10.0);
+        let bridges = [Arc::new(BridgeStatus::new("cloud".into()))];
+        let first = published.changes(&counters, &bridges, Duration::from_secs(10), 10.0);
         assert!(first.contains(&("clients/connected".to_owned(), "3".to_owned())));
         assert!(
             first.contains(&("version".to_owned(), format!("bugle version {}", env!("CARGO_PKG_VERSION"))))
         );
+        assert!(first.contains(&("connection/cloud/state".to_owned(), "0".to_owned())));
         counters.clients = 2;
         let second: HashMap<_, _> =
-            published.changes(&counters, Duration::from_secs(20), 10.0).into_iter().collect();
+            published.changes(&counters, &bridges, Duration::from_secs(20), 10.0).into_iter().collect();
         assert_eq!(second["clients/connected"], "2");
         assert_eq!(second["uptime"], "20 seconds");
         assert!(!second.contains_key("clients/maximum") && !second.contains_key("bytes/sent"), "{second:?}");

@@ -41,6 +41,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const STABLE: Duration = Duration::from_secs(10);
 /// How long a bridge may take, when the gateway stops, to hear of what it has sent.
 const DRAIN: Duration = Duration::from_millis(500);
+/// How long all bridges may take to end.
+const STOP: Duration = Duration::from_secs(1);
 /// How long its goodbye may take.
 const FAREWELL: Duration = Duration::from_millis(200);
 /// How long the gateway's listeners wait for bridges to have their sessions.
@@ -121,7 +123,11 @@ impl Bridges {
     /// Says goodbye to the far brokers, once they have acknowledged what they were sent, or have had half a second for it.
     pub async fn stop(&mut self) {
         self.stop.send_replace(true);
-        while self.tasks.join_next().await.is_some() {}
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(STOP, ended).await.is_err() {
+            tracing::warn!("a bridge did not end in time");
+            self.tasks.shutdown().await;
+        }
     }
 }
 
@@ -155,7 +161,7 @@ impl Bridge {
     /// Runs, and again after a panic, until it is stopped.
     async fn keep_running(
         self,
-        stop: watch::Receiver<bool>,
+        mut stop: watch::Receiver<bool>,
         ready: oneshot::Sender<()>,
         counters: Arc<ProcessCounters>,
     ) {
@@ -170,7 +176,11 @@ impl Bridge {
                         .to_owned();
                     let pause = self.settings.back_off.1;
                     self.status.failed(&self.far(), Failure::Local, text, pause);
-                    sleep(pause).await;
+                    // Both are cancel-safe.
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        _ = stop.wait_for(|stop| *stop) => return self.status.stopped(),
+                    }
                 }
                 _ => return self.status.stopped(),
             }

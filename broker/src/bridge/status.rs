@@ -89,6 +89,11 @@ impl BridgeStatus {
         &self.name
     }
 
+    /// Whether messages cross it.
+    pub fn is_connected(&self) -> bool {
+        matches!(&*self.lock(), State::Connected)
+    }
+
     /// `connected`, `connecting` or `waiting`, with the reason why.
     pub fn state(&self) -> (&'static str, Option<String>) {
         match &*self.lock() {
@@ -102,7 +107,7 @@ impl BridgeStatus {
     /// Calls `each` for every number: its name, help, labels beside the bridge's, value, and whether it is a gauge.
     pub fn each(&self, each: &mut EachNumber<'_>) {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let is_connected = matches!(&*self.lock(), State::Connected).into();
+        let is_connected = self.is_connected().into();
         each("bridge_connected", "Whether the bridge is connected", &[], is_connected, true);
         each(
             "bridge_connects",
