@@ -207,6 +207,8 @@ impl Link {
                         return;
                     }
                     let Ok(mut far) = TcpStream::connect(("127.0.0.1", far)).await else { return };
+                    near.set_nodelay(true).unwrap();
+                    far.set_nodelay(true).unwrap();
                     // Whatever was on its way when it is cut is lost.
                     tokio::select! {
                         _ = copy_bidirectional(&mut near, &mut far) => {}

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::end::{Drop, End, Event, Fault};
 use super::packet::{Message, Opening, Version};
-use super::pattern::Pattern;
+use super::pattern::{Pattern, Way};
 use super::relay::{Relay, VIA};
 use super::settings::BridgeSettings;
 use super::status::BridgeStatus;
@@ -324,5 +324,30 @@ fn a_message_is_known_where_it_was_before() {
     for relay in [&mut first, &mut third] {
         relay.settle(Instant::now());
         assert_eq!((taken_from(&mut relay.far), taken_from(&mut relay.local)), (None, None));
+    }
+}
+
+#[test]
+fn neither_side_is_told_before_the_other_has_it() {
+    let mut relay = relay("g");
+    // PUBLISH with QoS 1 and identifier 1, and the PUBACK that it gets in the end.
+    for (way, topic) in [(Way::In, "t"), (Way::Out, "here/t")] {
+        let ends = |relay: &mut Relay| match way {
+            Way::In => (std::mem::take(&mut relay.far.out), std::mem::take(&mut relay.local.out)),
+            Way::Out => (std::mem::take(&mut relay.local.out), std::mem::take(&mut relay.far.out)),
+        };
+        let (source, target): (&mut End, &mut End) = match way {
+            Way::In => (&mut relay.far, &mut relay.local),
+            Way::Out => (&mut relay.local, &mut relay.far),
+        };
+        put_into(source, &message(topic, 1));
+        assert!(target.is_settled());
+        relay.settle(Instant::now());
+        let (to_source, to_target) = ends(&mut relay);
+        assert!(to_source.is_empty() && !to_target.is_empty(), "{way:?}");
+        let target = if way == Way::In { &mut relay.local } else { &mut relay.far };
+        hear(target, &[0x40, 2, 0, 1]).unwrap();
+        relay.settle(Instant::now());
+        assert_eq!(ends(&mut relay).0[..], [0x40, 2, 0, 1], "{way:?}");
     }
 }

@@ -363,6 +363,24 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_document_is_one() {
+        let document = include_str!("../../../docs/bridge.md");
+        let example = document.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        // Its files are the reader's.
+        let without_files = |line: &&str| !line.contains("_file =") && !line.starts_with("ca =");
+        let example: String = example.lines().filter(without_files).map(|line| format!("{line}\n")).collect();
+        let table: toml::Table = toml::from_str(&example).unwrap();
+        let bridges: Vec<BridgeSection> = table["bridge"].clone().try_into().unwrap();
+        let filters: Vec<_> = checked(&bridges, "sig", 1024).unwrap()[0]
+            .patterns
+            .iter()
+            .map(|pattern| (pattern.local_filter(), pattern.remote_filter()))
+            .collect();
+        let expected = [("sensors/#", "site-7/sensors/#"), ("cloud/commands/+", "site-7/commands/+")];
+        assert_eq!(filters, expected.map(|(here, there)| (here.to_owned(), there.to_owned())));
+    }
+
+    #[test]
     fn values_that_cannot_be_used_are_named_with_the_bridge() {
         let good = topic("pattern = 'a'\ndirection = 'out'");
         refused("", "", "the [[bridge]] \"cloud\" needs 1 to 256 [[bridge.topic]]");
