@@ -1,5 +1,7 @@
 //! What crosses a bridge, under which name: topic patterns with a prefix on either side, and how two filters relate.
 
+use bugle_core::mqtt::topic;
+
 /// Which way messages go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -68,7 +70,7 @@ impl Pattern {
 
     /// What a topic is called on the other side, if it is one of the pattern's that go this way.
     fn map(&self, way: Way, topic: &str) -> Option<String> {
-        if !self.goes(way) || !is_match(&self.source_filter(way), topic) {
+        if !self.goes(way) || !topic::matches(&self.source_filter(way), topic) {
             return None;
         }
         let (from, to) = match way {
@@ -86,31 +88,7 @@ pub fn map(patterns: &[Pattern], way: Way, topic: &str) -> Option<(String, u8)> 
 
 /// Whether it is a topic filter that isn't a shared subscription [MQTT-4.7.1].
 pub fn is_filter(text: &str) -> bool {
-    let mut levels = text.split('/').rev();
-    let is_last = |level: &str| level == "#" || level == "+" || !level.contains(['+', '#']);
-    let is_inner = |level: &str| level == "+" || !level.contains(['+', '#']);
-    (1..=65_535).contains(&text.len())
-        && !text.contains('\0')
-        && !text.starts_with("$share/")
-        && levels.next().is_some_and(is_last)
-        && levels.all(is_inner)
-}
-
-/// Whether a topic is one of a filter's. Wildcards of the first level leave out topics with `$` [MQTT-4.7.2-1].
-pub fn is_match(filter: &str, topic: &str) -> bool {
-    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
-        return false;
-    }
-    let mut levels = topic.split('/');
-    for wanted in filter.split('/') {
-        match (wanted, levels.next()) {
-            ("#", _) => return true,
-            ("+", Some(_)) => {}
-            (wanted, Some(level)) if wanted == level => {}
-            _ => return false,
-        }
-    }
-    levels.next().is_none()
+    topic::is_valid_filter(text) && !text.starts_with("$share/")
 }
 
 /// Whether there is a topic that both filters match.
