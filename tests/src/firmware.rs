@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
-use crate::{Gateway, PATIENCE, soon};
+use crate::{Listens, PATIENCE, soon};
 
 /// The processor of the emulated board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +51,13 @@ pub struct Firmware {
 impl Firmware {
     /// Boots the image `lamp` or `exercise` as this client of the gateway, with more settings as `key=value`, and
     /// waits for its first line.
-    pub async fn boot(gateway: &Gateway, core: Core, image: &str, id: &str, settings: &[&str]) -> Self {
+    pub async fn boot(gateway: &impl Listens, core: Core, image: &str, id: &str, settings: &[&str]) -> Self {
         let image = images(core).join(image);
         let serial = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let monitor = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
         let mut semihosting =
-            format!("enable=on,target=native,arg=firmware,arg=id={id},arg=port={}", gateway.port);
+            format!("enable=on,target=native,arg=firmware,arg=id={id},arg=port={}", gateway.port());
         for setting in settings {
             semihosting += &format!(",arg={setting}");
         }
@@ -83,7 +83,7 @@ impl Firmware {
     }
 
     /// Boots the image that does what it is told, and waits until it is connected.
-    pub async fn exercise(gateway: &Gateway, id: &str, settings: &[&str]) -> Self {
+    pub async fn exercise(gateway: &impl Listens, id: &str, settings: &[&str]) -> Self {
         let mut firmware = Self::boot(gateway, Core::M3, "exercise", id, settings).await;
         firmware.line("ready").await;
         firmware.line("connected").await;
@@ -91,7 +91,7 @@ impl Firmware {
     }
 
     /// The same, as a member of a group.
-    pub async fn member(gateway: &Gateway, id: &str, group: &str, settings: &[&str]) -> Self {
+    pub async fn member(gateway: &impl Listens, id: &str, group: &str, settings: &[&str]) -> Self {
         let mut firmware = Self::exercise(gateway, id, settings).await;
         firmware.does(&format!("join {group}"), "joined").await;
         firmware

@@ -136,6 +136,23 @@ impl Gateway {
         }
     }
 
+    /// Waits until something lies unread in one of its sockets of this port, by what Linux says of them.
+    pub async fn wait_unread(&self, port: u16) {
+        let wanted = format!(":{port:04X}");
+        let has_unread = |line: &str| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            // Local address, state (01 is established), and the queues: to send, and received.
+            let [_, local, _, "01", queues, ..] = words[..] else { return false };
+            local.ends_with(&wanted) && !queues.ends_with(":00000000")
+        };
+        let unread = async {
+            while !std::fs::read_to_string("/proc/net/tcp").unwrap().lines().any(has_unread) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        soon("something unread", unread).await;
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.program.id()
@@ -151,6 +168,11 @@ impl Gateway {
     /// Asks it to stop, as a service manager does.
     pub async fn terminate(&self) {
         self.program.signal("TERM").await;
+    }
+
+    /// Holds all of it (SIGSTOP). The kernel takes what comes to its sockets all the same.
+    pub async fn suspend(&self) {
+        self.program.signal("STOP").await;
     }
 
     /// Asks it to read its certificates again, and waits until it says how that went.

@@ -49,6 +49,37 @@ async fn s9_qemu_a_deadline_that_passes_in_the_gateways_queue_ends_the_signal_th
 }
 
 #[tokio::test]
+async fn s9_qemu_a_deadline_that_passes_in_the_boards_own_buffer_is_seen_there() {
+    let gateway = Gateway::start(2).await;
+    let mut board = Firmware::member(&gateway, "board", "floor", &[]).await;
+    let mut app = App::member(&gateway, Version::V5, "app", "floor").await;
+    board.does("slow 1500", "pauses").await;
+    // It takes the first and then pauses; the second is in time when it gets there, and late when it would be taken.
+    app.send("sig/c/board?receipt=each", "first").await;
+    assert_eq!(board.got().await[5], "first");
+    app.publish("sig/c/board?ttl=400&receipt=each", "late").await;
+    app.publish("sig/c/board?ttl=9000&receipt=each", "in time").await;
+    let statuses = [app.notice("receipt").await, app.notice("receipt").await];
+    assert_ne!(statuses[0]["statuses"], json!({"board": "DELIVERED"}), "{statuses:?}");
+    assert_eq!(statuses[1]["statuses"], json!({"board": "DELIVERED"}));
+    assert_eq!(board.got().await[5], "in", "{}", board.seen());
+    assert_eq!(board.does("report", "welcomes").await, "welcomes 1 taken 2 expired 1 too_large 0");
+}
+
+#[tokio::test]
+async fn s9_qemu_a_board_hears_that_its_signal_came_too_late_for_another() {
+    let gateway = Gateway::start(2).await;
+    let mut board = Firmware::member(&gateway, "board", "floor", &[]).await;
+    let mut other = Firmware::member(&gateway, "other", "floor", &[FIXED]).await;
+    other.set_link(false).await;
+    assert_eq!(board.send("c/other ttl=500 shut").await, ["other UNCONFIRMED"]);
+    other.set_link(true).await;
+    assert_eq!(board.send("c/other ttl=9000 open").await, ["other DELIVERED"]);
+    assert_eq!(other.got().await[5], "open");
+    assert_eq!(other.does("report", "welcomes").await, "welcomes 1 taken 1 expired 1 too_large 0");
+}
+
+#[tokio::test]
 async fn qemu_a_cut_shorter_than_the_keep_alive_costs_nothing() {
     let gateway = Gateway::start(2).await;
     let mut board = Firmware::member(&gateway, "board", "floor", &["keepalive=30", FIXED]).await;

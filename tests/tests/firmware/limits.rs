@@ -40,6 +40,46 @@ async fn s7_qemu_100_a_second_for_some_seconds_and_more_is_slowed_and_not_lost()
     assert!(millis >= 3_900, "not faster than its rate: {done}");
 }
 
+/// For `BUGLE_FIRMWARE_SECONDS`, 5 without it.
+#[tokio::test]
+async fn s7_s11_qemu_100_a_second_each_way_at_once_are_neither_slowed_nor_lost() {
+    let seconds = std::env::var("BUGLE_FIRMWARE_SECONDS").map_or(5, |text| text.parse::<u32>().unwrap());
+    let count = seconds * 100;
+    let gateway = Gateway::start(2).await;
+    let mut board = Firmware::member(&gateway, "board", "floor", &[]).await;
+    let mut member = App::member(&gateway, Version::V5, "member", "floor").await;
+    let mut sender = App::connect(&gateway, Version::V5, "sender").await;
+    board.tell(&format!("pace g/floor {count}")).await;
+    let send = async {
+        let mut each = tokio::time::interval(std::time::Duration::from_millis(10));
+        for number in 0..count {
+            each.tick().await;
+            assert_eq!(sender.publish("sig/c/board", number.to_string()).await.reason, "Success");
+        }
+    };
+    let take = async {
+        for number in 0..count {
+            assert_eq!(member.message("sig/g/floor").await.text, number.to_string());
+        }
+    };
+    tokio::join!(send, take);
+    let (mut got, mut done) = (0, String::new());
+    while got < count || done.is_empty() {
+        let line = board.line("").await;
+        if line.starts_with("got ") {
+            assert_eq!(line.split(' ').nth(6), Some(got.to_string().as_str()), "{line}");
+            got += 1;
+        } else if line.starts_with("burst ") {
+            done = line;
+        }
+    }
+    println!("{done}");
+    assert!(done.ends_with("rate limited 0"), "{done}");
+    let millis: u32 = done.split(' ').nth(4).unwrap().parse().unwrap();
+    // The last goes 10 ms before the end.
+    assert!(millis >= count * 10 - 10 && millis < count * 10 + 1_000, "{done}");
+}
+
 #[tokio::test]
 async fn s7_s11_qemu_500_signals_to_a_board_come_once_and_in_order() {
     let gateway = Setup::shards(2).config("[limits]\nsignals_per_second = 1000").start().await;

@@ -6,3 +6,4 @@ mod cable;
 mod lamp;
 mod limits;
 mod modes;
+mod restart;

@@ -4,6 +4,7 @@
 //! join GROUP
 //! send g/GROUP|c/CLIENT [only=A,B] [except=A,B] [ttl=MS] [urgent=1] TEXT   a TEXT of *N is N times an x
 //! burst g/GROUP|c/CLIENT N      N signals one after another, "0" to "N-1"; waits where it is told to, and sends again
+//! pace g/GROUP|c/CLIENT N       the same, one in each 10 ms
 //! slow MS                       waits so long after each signal that it takes; 0 to take at once
 //! report                        logs counters and how deep the stack was
 //! end                           says goodbye and ends the program
@@ -24,7 +25,7 @@ use embassy_executor::Spawner;
 use embassy_futures::join::join4;
 use embassy_net::Stack;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
-use embassy_time::{Delay, Timer};
+use embassy_time::{Delay, Duration, Instant, Timer};
 use heapless::{String, Vec};
 use static_cell::{ConstStaticCell, StaticCell};
 
@@ -130,7 +131,8 @@ async fn act<'w>(client: Bugle, pause: &Cell<u32>, mut words: impl Iterator<Item
             Err(error) => failed(error),
         },
         "send" => send(client, words).await?,
-        "burst" => burst(client, words).await?,
+        "burst" => burst(client, words, Duration::MIN).await?,
+        "pace" => burst(client, words, Duration::from_millis(10)).await?,
         "slow" => {
             pause.set(words.next()?.parse().ok()?);
             info!("pauses {}", pause.get());
@@ -183,11 +185,14 @@ async fn send<'w>(client: Bugle, mut words: impl Iterator<Item = &'w str>) -> Op
     Some(())
 }
 
-async fn burst<'w>(client: Bugle, mut words: impl Iterator<Item = &'w str>) -> Option<()> {
+/// Sends number after number, not sooner after one another than `pace`.
+async fn burst<'w>(client: Bugle, mut words: impl Iterator<Item = &'w str>, pace: Duration) -> Option<()> {
     let target = target(words.next()?)?;
     let count: u16 = words.next()?.parse().ok()?;
     let (began, mut refused) = (now(), 0u32);
+    let started = Instant::now();
     for number in 0..count {
+        Timer::at(started + pace * number.into()).await;
         let mut text = String::<8>::new();
         // Five digits fit.
         let _ = core::fmt::Write::write_fmt(&mut text, format_args!("{number}"));
