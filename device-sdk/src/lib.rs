@@ -68,7 +68,7 @@
 //! # Features
 //!
 //! `defmt`: `defmt::Format` on public types, and log lines through defmt. `log`: log lines through the log
-//! crate. Neither is on by default.
+//! crate. `tls`: TLS 1.3 to the gateway, over any socket. None is on by default.
 //!
 //! Those who bring their own loop, or want virtual time, use [`session::Session`], which is all of it without
 //! IO.
@@ -87,6 +87,8 @@ mod runner;
 pub mod session;
 mod signal;
 mod state;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use bugle_protocol as protocol;
 pub use bugle_protocol::{Mode, Reason, ReceiptCounts, ReceiptMode, Status};

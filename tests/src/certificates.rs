@@ -43,12 +43,26 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, format!("Authority {number} of a test"));
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         std::fs::write(folder.join("authority.pem"), issuer.pem()).unwrap();
+        std::fs::write(folder.join("authority.der"), issuer.der()).unwrap();
         Self { issuer, folder }
     }
 
     /// Its own certificate, in PEM.
     pub fn pem(&self) -> PathBuf {
         self.folder.join("authority.pem")
+    }
+
+    /// The same in DER, as devices carry it.
+    pub fn der(&self) -> PathBuf {
+        self.folder.join("authority.der")
+    }
+
+    /// A certificate for these names that its own key has signed, and no authority.
+    pub fn self_signed(&self, file: &str, names: &[&str]) -> Certificate {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        self.keep(file, &certificate.pem(), &key)
     }
 
     /// Signs a certificate for these names and addresses. Another of the same `file` name takes its place.
@@ -58,11 +72,15 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, file);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        self.keep(file, &certificate.pem(), &key)
+    }
+
+    fn keep(&self, file: &str, certificate: &str, key: &KeyPair) -> Certificate {
         let files = Certificate {
             certificate: self.folder.join(format!("{file}.pem")),
             key: self.folder.join(format!("{file}.key")),
         };
-        std::fs::write(&files.certificate, certificate.pem()).unwrap();
+        std::fs::write(&files.certificate, certificate).unwrap();
         std::fs::write(&files.key, key.serialize_pem()).unwrap();
         files
     }

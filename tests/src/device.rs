@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use bugle_device::tls::Transport;
 use bugle_device::{
     Config, Connection, Disconnect, Incoming, ReceiptMode, SendError, SendOptions, State, Status, Target,
 };
@@ -11,12 +12,14 @@ use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embedded_hal_async::delay::DelayNs;
 use embedded_io_adapters::tokio_1::FromTokio;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use crate::{Gateway, soon};
 
 type Client = bugle_device::Client<'static, CriticalSectionRawMutex>;
+type Runner = bugle_device::Runner<'static, CriticalSectionRawMutex>;
 type Memory = State<'static, CriticalSectionRawMutex, 65_536, 40_960, 32, 16, 4_096, 65_536>;
 
 /// A connected device.
@@ -69,10 +72,31 @@ impl Device {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         config: Config<'static>,
     ) -> Result<Self, Disconnect> {
-        let memory: &'static mut Memory = Box::leak(Box::new(State::new()));
-        let (client, mut runner) = bugle_device::new(memory, config, now).unwrap();
         let transport = FromTokio::new(stream);
-        let mut runner = tokio::spawn(async move { runner.run_connection(transport, &mut Sleep).await });
+        Self::begin(config, |mut runner| {
+            tokio::spawn(async move { runner.run_connection(transport, &mut Sleep).await })
+        })
+        .await
+    }
+
+    /// The same over the SDK's own TLS, whose futures stay on one thread: within a `LocalSet`.
+    pub async fn connect_in_tls(
+        transport: Transport<'static, FromTokio<TcpStream>>,
+        config: Config<'static>,
+    ) -> Result<Self, Disconnect> {
+        Self::begin(config, |mut runner| {
+            tokio::task::spawn_local(async move { runner.run_connection(transport, &mut Sleep).await })
+        })
+        .await
+    }
+
+    async fn begin(
+        config: Config<'static>,
+        run: impl FnOnce(Runner) -> JoinHandle<Disconnect>,
+    ) -> Result<Self, Disconnect> {
+        let memory: &'static mut Memory = Box::leak(Box::new(State::new()));
+        let (client, runner) = bugle_device::new(memory, config, now).unwrap();
+        let mut runner = run(runner);
         let (tell, signals) = unbounded_channel();
         let taker =
             tokio::spawn(async move { while tell.send(client.receive(Signal::new).await).is_ok() {} });

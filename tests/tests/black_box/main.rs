@@ -9,6 +9,7 @@ mod commands;
 mod connections;
 mod credentials;
 mod device_and_mqtt;
+mod device_tls;
 mod examples;
 mod framing_client;
 mod mosquitto;
