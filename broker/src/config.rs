@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bugle_core::hub::Credentials;
+use bugle_core::hub::{Credentials, SecretEntry};
 use bugle_core::model::Limits;
-use bugle_core::rules::{Rules, RulesSource};
+use bugle_core::rules::{Pattern, Rules, RulesSource};
 use serde::{Deserialize, Serialize};
 
 use crate::bridge::settings::{BridgeSettings, LOCAL_ID};
@@ -126,6 +126,10 @@ struct ConfigFile {
 struct CredentialSection {
     id: String,
     secret: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    clients: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    roles: Vec<String>,
 }
 
 impl Default for ConfigFile {
@@ -313,8 +317,21 @@ impl ConfigFile {
     /// The rules of `rules_default`, the `[[rule]]` and `[[group]]` tables: the one place where they meet the file.
     fn rules(&self) -> Result<Rules, ConfigError> {
         let mut table = toml::Table::new();
-        if let Some(effect) = &self.rules_default {
-            table.insert("default".to_owned(), effect.as_str().into());
+        let default = match &self.rules_default {
+            Some(effect) => Some(effect.as_str()),
+            None if self.credential.is_empty() => None,
+            // Who has to prove himself may do what is said, and nothing else.
+            None if self.rule.is_empty() => {
+                return Err(ConfigError::Invalid(
+                    "there are [[credential]]s and no rules: nobody could do anything. Add [[rule]]s that allow \
+                     something, or say rules_default = \"allow\" if everyone who proves himself may do everything"
+                        .to_owned(),
+                ));
+            }
+            None => Some("deny"),
+        };
+        if let Some(effect) = default {
+            table.insert("default".to_owned(), effect.into());
         }
         for (key, tables) in [("rule", &self.rule), ("group", &self.group)] {
             let tables = tables.iter().cloned().map(toml::Value::Table).collect();
@@ -334,7 +351,7 @@ impl ConfigFile {
             return Ok(Credentials::open());
         }
         let mut seen = HashSet::new();
-        for CredentialSection { id, secret } in &self.credential {
+        for CredentialSection { id, secret, .. } in &self.credential {
             let fault = if id.is_empty() {
                 "has no id"
             } else if secret.is_empty() || secret.len() > MAX_SECRET {
@@ -346,16 +363,25 @@ impl ConfigFile {
             };
             return Err(ConfigError::Invalid(format!("the [[credential]] with id = {id:?} {fault}")));
         }
-        let pairs = self.credential.iter().map(|one| (one.id.clone(), one.secret.clone().into_bytes()));
-        let own =
-            bridges.iter().map(|bridge| (bridge.local_id(), bridge.local_password.clone().into_bytes()));
-        if let Some((id, _)) = own.clone().find(|(id, _)| seen.contains(id)) {
+        let entries = self.credential.iter().map(|one| SecretEntry {
+            id: one.id.clone(),
+            secret: one.secret.clone().into_bytes(),
+            clients: one.clients.iter().map(|pattern| Pattern::new(pattern)).collect(),
+            roles: one.roles.iter().map(|role| role.as_str().into()).collect(),
+        });
+        let own = bridges.iter().map(|bridge| SecretEntry {
+            id: bridge.local_id(),
+            secret: bridge.local_password.clone().into_bytes(),
+            clients: Vec::new(),
+            roles: Vec::new(),
+        });
+        if let Some(SecretEntry { id, .. }) = own.clone().find(|bridge| seen.contains(&bridge.id)) {
             return Err(ConfigError::Invalid(format!(
                 "the [[credential]] with id = {id:?} has the client id of a [[bridge]], which is {LOCAL_ID:?} with its name \
                  and needs no secret: take it out, or rename the bridge"
             )));
         }
-        Ok(Credentials::new(pairs.chain(own)))
+        Ok(Credentials::from_entries(entries.chain(own)))
     }
 }
 
@@ -409,7 +435,8 @@ mod tests {
         refused("listen = ['[::]:1883']", "allow_anonymous");
         refused("listen = ['127.0.0.1:1883', '192.0.2.1:1883']", "192.0.2.1:1883");
         assert!(checked("listen = ['0.0.0.0:1883']\nallow_anonymous = true").is_ok());
-        assert!(checked("listen = ['0.0.0.0:1883']\n[[credential]]\nid = 'a'\nsecret = 'b'").is_ok());
+        let credential = "rules_default = 'allow'\n[[credential]]\nid = 'a'\nsecret = 'b'";
+        assert!(checked(&format!("listen = ['0.0.0.0:1883']\n{credential}")).is_ok());
     }
 
     #[test]
@@ -457,7 +484,7 @@ mod tests {
 
     #[test]
     fn pages_are_kept_out_where_nobody_has_to_prove_who_he_is() {
-        let credential = "[[credential]]\nid = 'a'\nsecret = 'b'\n";
+        let credential = "rules_default = 'allow'\n[[credential]]\nid = 'a'\nsecret = 'b'\n";
         assert_eq!(checked(credential).unwrap().origins, Origins::Any);
         assert_eq!(checked("[websocket]\norigins = ['*']").unwrap().origins, Origins::Any);
         let listed = checked("[websocket]\norigins = ['https://app.example']").unwrap();
@@ -472,6 +499,21 @@ mod tests {
         refused("[[rule]]\neffect = 'allow'\nclint = ['app']", "did you mean 'clients'?");
         refused("[[rule]]\neffect = 'allow'\ntopics = ['a/#/b']", "'a/#/b' is no topic filter");
         refused("rules_default = 'maybe'", "maybe");
+    }
+
+    #[test]
+    fn with_credentials_what_no_rule_allows_is_denied() {
+        use bugle_core::rules::{Action, Actor, Object, decide};
+        let credential = "[[credential]]\nid = 'a'\nsecret = 'b'\n";
+        refused(credential, "nobody could do anything");
+        let may = |text: &str| {
+            let rules = checked(text).unwrap().rules;
+            decide(Actor::anonymous("a"), Action::Join, Object::Group("g"), &rules).allowed
+        };
+        let rule = "[[rule]]\neffect = 'allow'\nactions = ['send']\n";
+        assert!(!may(&format!("{credential}{rule}")));
+        assert!(may(&format!("rules_default = 'allow'\n{credential}{rule}")));
+        assert!(may(rule));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The operator's rules: any TOML is refused or compiled, and what is compiled decides as its words say.
 #![no_main]
 
+use bugle_core::model::Principal;
 use bugle_core::rules::{Action, Actor, Effect, Object, RuleSource, Rules, RulesSource, decide};
 use bugle_fuzz::naive;
 use libfuzzer_sys::fuzz_target;
@@ -32,7 +33,13 @@ fuzz_target!(|input: &[u8]| {
         topics.extend(rule.topics.iter().take(2).map(String::as_str));
     }
     for client in clients.clone() {
-        for actor in [None, Some("user")].map(|user| Actor { client, user }) {
+        let known = Principal {
+            user: Some("user".into()),
+            roles: vec!["guest".into(), "operator".into()],
+            certificate: Some("door.site.example".into()),
+        };
+        for principal in [Principal::ANONYMOUS, &known] {
+            let actor = Actor { client, principal };
             let objects = names.iter().map(|name| Object::Group(name));
             let objects = objects.chain(clients.iter().map(|name| Object::Client(name)));
             let objects = objects.chain(topics.iter().map(|name| Object::Topic(name)));
@@ -73,7 +80,9 @@ fn concerns(rule: &RuleSource, actor: Actor<'_>, action: Action, object: Object<
     let everything = rule.groups.is_empty() && rule.to.is_empty() && rule.topics.is_empty();
     (rule.actions.is_empty() || rule.actions.contains(&action))
         && (rule.clients.is_empty() || any(&rule.clients, Some(actor.client)))
-        && (rule.users.is_empty() || any(&rule.users, actor.user))
+        && (rule.users.is_empty() || any(&rule.users, actor.principal.user.as_deref()))
+        && (rule.roles.is_empty() || actor.principal.roles.iter().any(|role| any(&rule.roles, Some(role))))
+        && (rule.certificates.is_empty() || any(&rule.certificates, actor.principal.certificate.as_deref()))
         && (everything
             || match object {
                 Object::Gateway => false,
@@ -88,7 +97,7 @@ fn concerns(rule: &RuleSource, actor: Actor<'_>, action: Action, object: Object<
 /// Whether a rule's filter concerns a topic or filter. (How filters cover and touch each other has its own target.)
 fn touches(rule: &RuleSource, filter: &str, wanted: &str, actor: Actor<'_>) -> bool {
     let mut filled = filter.to_owned();
-    for (key, id) in [("%c", Some(actor.client)), ("%u", actor.user)] {
+    for (key, id) in [("%c", Some(actor.client)), ("%u", actor.principal.user.as_deref())] {
         if filter.contains(key) {
             let Some(id) = id else { return false };
             if id.contains(['+', '#', '/', '%']) {

@@ -3,8 +3,7 @@
 use bugle_device::{Disconnect, Reason, Target};
 use bugle_tests::{App, Device, Gateway, Program, Setup, Version, bugle_program, config, mosquitto_pub};
 
-const CREDENTIALS: &str =
-    "[[credential]]\nid = 'lamp'\nsecret = 'open sesame'\n[[credential]]\nid = 'app'\nsecret = 'mellon'";
+const CREDENTIALS: &str = "rules_default = 'allow'\n[[credential]]\nid = 'lamp'\nsecret = 'open sesame'\n[[credential]]\nid = 'app'\nsecret = 'mellon'";
 
 async fn guarded() -> Gateway {
     Setup::shards(2).config(CREDENTIALS).start().await

@@ -172,7 +172,8 @@ async fn ends_with_3_without_a_connection_and_4_without_an_answer(switch: Switch
         "{ended:?}"
     );
 
-    let credentials = "[[credential]]\nid = 'lamp-1'\nsecret = 'correct horse battery'";
+    let credentials =
+        "rules_default = 'allow'\n[[credential]]\nid = 'lamp-1'\nsecret = 'correct horse battery'";
     let gateway = Setup::shards(1).config(credentials).start().await;
     let ended = switch.run(&gateway, &["on", "floor3"]).await.expect(3);
     assert!(ended.err.contains("no connection to the gateway"), "{ended:?}");

@@ -35,7 +35,8 @@ async fn the_golden_vectors_and_a_resumed_session_in_python3() {
 async fn python3_sends_and_gets_signals_in_all_modes_with_receipts() {
     let credentials =
         ["lamp-1", "lamp-2", "app"].map(|id| format!("[[credential]]\nid = '{id}'\nsecret = '{id}'\n"));
-    let gateway = Setup::shards(2).config(&credentials.concat()).start().await;
+    let gateway =
+        Setup::shards(2).config("rules_default = 'allow'").config(&credentials.concat()).start().await;
     let mut lamps = ["lamp-1", "lamp-2"]
         .map(|id| client(&gateway, "watch", id, &["--group", "floor", "--topic", "home/#"]));
     for lamp in &mut lamps {

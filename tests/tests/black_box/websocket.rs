@@ -224,7 +224,7 @@ async fn other_requests_are_answered_with_what_to_do() {
 
 #[tokio::test]
 async fn where_credentials_are_needed_pages_of_any_origin_may_try() {
-    let credential = "[[credential]]\nid = 'app'\nsecret = 'opensesame'";
+    let credential = "rules_default = 'allow'\n[[credential]]\nid = 'app'\nsecret = 'opensesame'";
     let gateway = Setup::shards(1).config(credential).start().await;
     let fields = "Sec-WebSocket-Protocol: mqtt\r\nOrigin: https://app.example\r\n";
     let mut stream = gateway.connect().await;

@@ -4,9 +4,13 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::connect::Admission;
 use super::scram::{ScramExchange, ScramFault};
 use super::{ConnectionKey, Shard};
-use crate::model::{Challenge, ConnectRequest, Identity, Instant, Reason, Refusal, Reply};
+use crate::model::{Challenge, ConnectRequest, Instant, Reason, Refusal, Reply};
+
+/// Why SCRAM without a client id is refused.
+const NO_IDENTITY: &str = "a client that proves itself by SCRAM has to bring its client id";
 
 /// What a connection has been asked and not yet answered.
 pub(super) enum Exchange {
@@ -32,11 +36,10 @@ impl Shard {
             let text = "without [[credential]] entries nobody's secret is known here";
             return self.refuse_connect(key, Refusal::new(Reason::Unsupported, text), now);
         }
-        let Some(identity) = request.identity.clone() else {
-            let text = "the client id is the user name, and has to be given";
-            return self.refuse_connect(key, Refusal::new(Reason::BadName, text), now);
-        };
-        match self.begin_scram(key, &identity, Some(request), data) {
+        if request.identity.is_none() {
+            return self.refuse_connect(key, Refusal::new(Reason::BadName, NO_IDENTITY), now);
+        }
+        match self.begin_scram(key, Some(request), data) {
             Ok(answer) => self.reply(key, Reply::Authenticate(answer), now),
             Err(refusal) => self.refuse_connect(key, refusal, now),
         }
@@ -46,8 +49,10 @@ impl Shard {
     pub(super) fn authenticate(&mut self, key: ConnectionKey, data: &[u8], again: bool, now: Instant) {
         let Some(client) = self.clients.get_mut(key) else { return };
         if again {
-            let Some(identity) = client.identity.clone() else { return };
-            return match self.begin_scram(key, &identity, None, data) {
+            if client.identity.is_none() {
+                return;
+            }
+            return match self.begin_scram(key, None, data) {
                 Ok(answer) => self.reply(key, Reply::Authenticate(answer), now),
                 Err(refusal) => self.close(key, refusal, now),
             };
@@ -57,10 +62,34 @@ impl Shard {
             let text = "an authentication that nobody began";
             return self.close(key, Refusal::new(Reason::ProtocolError, text), now);
         };
-        let keys = self.credentials.scram_keys(&exchange.user);
-        match (exchange.finish(data, keys).map_err(refusal), request) {
-            (Ok(answer), Some(request)) => self.admit(key, *request, Some(answer), now),
-            (Ok(answer), None) => self.reply(key, Reply::Authenticated(answer), now),
+        let finished = exchange.finish(data, self.credentials.scram_keys(&exchange.user)).map_err(refusal);
+        let identity = match &request {
+            Some(request) => request.identity.clone(),
+            None => client.identity.clone(),
+        };
+        let proved = finished.and_then(|answer| {
+            let identity = identity.ok_or_else(|| Refusal::new(Reason::BadName, NO_IDENTITY))?;
+            let principal = self.credentials.principal_of(&exchange.user, &identity)?;
+            Ok((answer, identity, principal))
+        });
+        match (proved, request) {
+            (Ok((answer, identity, principal)), Some(request)) => {
+                let (request, principal, authentication) = (*request, Some(principal), Some(answer));
+                let brought_none = false;
+                let admission = Admission { request, identity, brought_none, principal, authentication };
+                self.admit(key, admission, now);
+            }
+            (Ok((answer, _, principal)), None) => {
+                // Who it is can't change while it is connected.
+                let Some(client) = self.clients.get(key) else { return };
+                let known = client.principal.as_ref().and_then(|known| known.user.as_ref());
+                if known == principal.user.as_ref() {
+                    self.reply(key, Reply::Authenticated(answer), now);
+                } else {
+                    let text = "it proved to be another user than it connected as";
+                    self.close(key, Refusal::new(Reason::NotAuthenticated, text), now);
+                }
+            }
             (Err(refusal), Some(_)) => self.refuse_connect(key, refusal, now),
             (Err(refusal), None) => self.close(key, refusal, now),
         }
@@ -69,7 +98,6 @@ impl Shard {
     fn begin_scram(
         &mut self,
         key: ConnectionKey,
-        identity: &Identity,
         request: Option<ConnectRequest>,
         data: &[u8],
     ) -> Result<Vec<u8>, Refusal> {
@@ -77,9 +105,6 @@ impl Shard {
         (self.random)(&mut nonce);
         let salt = |user: &str| self.credentials.scram_salt(user);
         let (exchange, answer) = ScramExchange::begin(data, &BASE64.encode(nonce), salt).map_err(refusal)?;
-        if exchange.user != identity.as_str() {
-            return Err(Refusal::new(Reason::NotAuthenticated, "the user name is the client id"));
-        }
         if let Some(client) = self.clients.get_mut(key) {
             client.exchange = Some(Box::new(Exchange::Scram {
                 exchange: Box::new(exchange),

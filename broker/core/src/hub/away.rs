@@ -6,7 +6,7 @@
 //! plain messages of QoS 1 and 2, within the bounds for offline clients. Signals are OFFLINE for it (S10).
 
 use super::timers::Timer;
-use super::{Client, ConnectionKey, Shard};
+use super::{Client, ConnectionKey, Shard, Who};
 use crate::model::{Delivery, Filter, Instant, NEVER_EXPIRES, OfflineFull, Origin, QoS, Status, Will};
 use crate::session::{Protocol, Session};
 
@@ -52,11 +52,13 @@ impl Shard {
         let replays = client.replays.take();
         let will = client.will.take().filter(|_| with_will);
         let park = std::mem::take(&mut client.park);
+        let who = Who { identity: identity.clone(), principal: client.principal.clone() };
         let expiry = client.session_expiry;
         let will_delay = client.will_delay;
         let mut away = Client::new(Session::away(self.session_config.clone(), None, now));
         away.identity = Some(identity.clone());
         away.client_id = client.client_id.take();
+        away.principal = client.principal.take();
         away.inbox = client.inbox.take();
         away.session_expiry = expiry;
         away.replays = replays;
@@ -70,7 +72,7 @@ impl Shard {
         self.keep_replays(key, away_key, now);
         self.by_identity.insert(identity.clone(), away_key);
         self.counters.sessions_away += 1;
-        self.keep_park(identity, park, now);
+        self.keep_park(who, park, now);
         let shared = kept.as_mut().map(|kept| kept.take_shared(|share| self.has_connected(share)));
         if let Some(away) = self.clients.get_mut(away_key) {
             away.session.adopt(kept);
@@ -142,16 +144,17 @@ impl Shard {
             Some(away) => away.will.map(|(_, will)| will),
             None => client.will.take().filter(|_| with_will),
         };
-        let sender = client.client_id.take();
+        client.client_id = None;
         client.inbox = None;
+        let who = Who { identity, principal: client.principal.take() };
         let park = std::mem::take(&mut client.park);
         let unread = std::mem::take(&mut client.mailbox);
         let unacknowledged = client.session.take_unacknowledged();
         for filter in filters {
             self.forget(key, &filter, now);
         }
-        self.by_identity.swap_remove(&identity);
-        self.keep_park(identity.clone(), park, now);
+        self.by_identity.swap_remove(&who.identity);
+        self.keep_park(who.clone(), park, now);
         for delivery in unacknowledged {
             // What nobody else can get was written, and is with the client or lost with it.
             if delivery.share.is_some() {
@@ -167,7 +170,7 @@ impl Shard {
             self.drop_delivery(&delivery, status, now);
         }
         if let Some(will) = will {
-            self.fire_will(&identity, sender, will, now);
+            self.fire_will(&who, will, now);
         }
     }
 
@@ -186,9 +189,8 @@ impl Shard {
             return self.end_away(key, now);
         }
         let due = away.will.take_if(|(at, _)| *at <= now);
-        if let (Some((_, will)), Some(identity)) = (due, client.identity.clone()) {
-            let sender = client.client_id.clone();
-            self.fire_will(&identity, sender, will, now);
+        if let (Some((_, will)), Some(who)) = (due, client.who()) {
+            self.fire_will(&who, will, now);
         }
     }
 

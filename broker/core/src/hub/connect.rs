@@ -1,19 +1,39 @@
 //! Letting clients in, taking over, and what is left when they go (S1).
 
+use std::sync::Arc;
+
 use super::authenticate::Exchange;
 use super::credentials::Check;
 use super::park::Park;
 use super::timers::Timer;
-use super::{ConnectionKey, Shard};
+use super::{ConnectionKey, Shard, Who};
 use crate::backbone::{Backbone, owner};
 use crate::model::{
-    Challenge, ConnectRequest, Connected, Credential, Identity, Instant, Message, Reason, Refusal, Reply,
-    Will,
+    Challenge, ConnectRequest, Connected, Credential, Identity, Instant, Message, Principal, Reason, Refusal,
+    Reply, Will,
 };
 use crate::rules::{Action, Object};
 
 /// Rates and parked sends kept of identities that aren't connected.
 const KEPT_PARKS: usize = 4096;
+
+/// What is kept of an identity that isn't connected.
+pub(super) struct Departed {
+    pub(super) park: Park,
+    /// As whom it sent what is still parked.
+    pub(super) principal: Option<Arc<Principal>>,
+}
+
+/// A client that may be let in: it is who it says.
+pub(super) struct Admission {
+    pub(super) request: ConnectRequest,
+    /// Its identity, which is the hub's choice if the client `brought_none`.
+    pub(super) identity: Identity,
+    pub(super) brought_none: bool,
+    pub(super) principal: Option<Arc<Principal>>,
+    /// What ends the exchange by which it proved that.
+    pub(super) authentication: Option<Vec<u8>>,
+}
 
 impl Shard {
     pub(super) fn connect(&mut self, key: ConnectionKey, request: ConnectRequest, now: Instant) {
@@ -21,13 +41,15 @@ impl Shard {
             let data = data.clone();
             return self.begin_connect(key, request, &data, now);
         }
+        let brought_none = request.identity.is_none();
+        let identity = request.identity.clone().unwrap_or_else(|| self.new_identity());
         let Some(client) = self.clients.get_mut(key) else { return };
         let expected = match client.exchange.take().map(|exchange| *exchange) {
             Some(Exchange::Challenge(challenge)) => Some(challenge),
             _ => None,
         };
-        match self.credentials.check(request.identity.as_ref(), &request.credential, expected.as_ref()) {
-            Check::Good => {}
+        let principal = match self.credentials.check(&identity, &request.credential, expected.as_ref()) {
+            Check::Good(principal) => principal,
             Check::ChallengeFirst => {
                 let mut nonce = [0; bugle_protocol::auth::NONCE];
                 (self.random)(&mut nonce);
@@ -35,24 +57,18 @@ impl Shard {
                 return self.reply(key, Reply::Challenge(Challenge(nonce)), now);
             }
             Check::Refused(refusal) => return self.refuse_connect(key, refusal, now),
-        }
-        self.admit(key, request, None, now);
+        };
+        let admission = Admission { request, identity, brought_none, principal, authentication: None };
+        self.admit(key, admission, now);
     }
 
-    /// Lets a client in that is who it says. `authentication` ends the exchange by which it proved that.
-    pub(super) fn admit(
-        &mut self,
-        key: ConnectionKey,
-        request: ConnectRequest,
-        authentication: Option<Vec<u8>>,
-        now: Instant,
-    ) {
+    /// Lets a client in that is who it says, if rules and limits have it so.
+    pub(super) fn admit(&mut self, key: ConnectionKey, admission: Admission, now: Instant) {
+        let Admission { request, identity, brought_none, principal, authentication } = admission;
         if self.shutting_down {
             let refusal = Refusal::new(Reason::ShuttingDown, "the gateway is stopping");
             return self.refuse_connect(key, refusal, now);
         }
-        let assigned = request.identity.is_none();
-        let identity = request.identity.unwrap_or_else(|| self.new_identity());
         // One that takes over needs no place of its own.
         if self.by_identity.len() >= self.limits.clients_per_shard
             && !self.by_identity.contains_key(&identity)
@@ -60,10 +76,16 @@ impl Shard {
             let refusal = Refusal::new(Reason::TooMany, "the gateway has all the clients that it may have");
             return self.refuse_connect(key, refusal, now);
         }
-        if !self.may(&identity, Action::Connect, Object::Gateway) {
+        let who = Who { identity, principal };
+        if !self.may(who.actor(), Action::Connect, Object::Gateway) {
             let refusal = Refusal::new(Reason::NotAuthorized, "the rules don't let this client connect");
             return self.refuse_connect(key, refusal, now);
         }
+        if self.is_anothers(&who) {
+            let text = "this client id is connected, or has a session, as another user's";
+            return self.refuse_connect(key, Refusal::new(Reason::NotAuthorized, text), now);
+        }
+        let Who { identity, principal } = who;
         if let Err(reason) = self.backbone.claim_session(identity.as_str()) {
             let refusal = Refusal::new(reason, "this client's session is owned elsewhere");
             return self.refuse_connect(key, refusal, now);
@@ -73,10 +95,11 @@ impl Shard {
         self.sessions += 1;
         let session = self.sessions << 16 | u64::from(self.index);
         let Some(client) = self.clients.get_mut(key) else { return };
-        if let Some(park) = self.departed.swap_remove(&identity) {
-            client.park = park;
+        if let Some(departed) = self.departed.swap_remove(&identity) {
+            client.park = departed.park;
         }
         client.client_id = identity.client_id();
+        client.principal = principal;
         client.identity = Some(identity.clone());
         client.will = request.will;
         client.will_delay = request.will_delay;
@@ -90,9 +113,22 @@ impl Shard {
             self.join_provisioned(key, reception);
         }
         let session_expiry = self.clients.get(key).map_or(0, |client| client.session_expiry);
-        let connected =
-            Connected { identity, assigned, session, session_present, session_expiry, authentication };
+        let connected = Connected {
+            identity,
+            assigned: brought_none,
+            session,
+            session_present,
+            session_expiry,
+            authentication,
+        };
         self.reply(key, Reply::Connected(connected), now);
+    }
+
+    /// Whether a client id has a connection or a session of another user: neither is taken over from him (S1).
+    fn is_anothers(&self, who: &Who) -> bool {
+        let kept = self.by_identity.get(&who.identity).and_then(|&key| self.clients.get(key));
+        let user = |principal: &Option<Arc<Principal>>| principal.as_ref()?.user.clone();
+        kept.is_some_and(|kept| user(&kept.principal) != user(&who.principal))
     }
 
     pub(super) fn refuse_connect(&mut self, key: ConnectionKey, refusal: Refusal, now: Instant) {
@@ -133,44 +169,38 @@ impl Shard {
     }
 
     /// Keeps a used bucket, so that reconnecting doesn't refill it, and parked sends, which are still sent.
-    pub(super) fn keep_park(&mut self, identity: Identity, mut park: Park, now: Instant) {
+    pub(super) fn keep_park(&mut self, who: Who, mut park: Park, now: Instant) {
         if park.is_idle(&self.limits, now) {
             return;
         }
         if self.departed.len() >= KEPT_PARKS {
             let limits = self.limits.clone();
-            self.departed.retain(|_, park| !park.is_idle(&limits, now));
+            self.departed.retain(|_, departed| !departed.park.is_idle(&limits, now));
         }
         if self.departed.len() >= KEPT_PARKS {
             // All were used within the last second. Whoever makes ids up gains a bucket by it, or loses what it
             // left parked, which is counted.
             if let Some((_, lost)) = self.departed.swap_remove_index(0) {
-                self.counters.parked_lost += lost.waiting() as u64;
+                self.counters.parked_lost += lost.park.waiting() as u64;
             }
         }
         park.forget_requests();
         if let Some(release) = park.release() {
             self.timers.push(release, Timer::Departed);
         }
-        self.departed.insert(identity, park);
+        let Who { identity, principal } = who;
+        self.departed.insert(identity, Departed { park, principal });
     }
 
     /// A will on a signalling topic is a send, checked when it fires (T1).
-    pub(super) fn fire_will(
-        &mut self,
-        identity: &Identity,
-        sender: Option<crate::model::ClientId>,
-        will: Will,
-        now: Instant,
-    ) {
-        let sent = match (will, sender) {
-            (Will::Send(signal), Some(sender)) => self.send_will(&sender, *signal, now),
-            (Will::Send(_), None) => Err(Refusal::new(Reason::NotAuthorized, "no client id of S1")),
-            (Will::Publish { message, expiry: None }, _) => self.publish(identity, &message, now),
-            (Will::Publish { message, expiry: Some(seconds) }, _) => {
+    pub(super) fn fire_will(&mut self, who: &Who, will: Will, now: Instant) {
+        let sent = match will {
+            Will::Send(signal) => self.send_will(who, *signal, now),
+            Will::Publish { message, expiry: None } => self.publish(who, &message, now),
+            Will::Publish { message, expiry: Some(seconds) } => {
                 let deadline = Some(now + u64::from(seconds) * 1000);
                 let message = Message { deadline, ..Message::clone(&message) };
-                self.publish(identity, &message, now)
+                self.publish(who, &message, now)
             }
         };
         match sent {

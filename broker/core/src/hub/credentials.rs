@@ -1,30 +1,47 @@
-//! Who can prove to be whom: shared secrets per client id, for both protocols alike.
+//! Who can prove to be whom: shared secrets, for both protocols alike, and which client ids each is good for.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bugle_protocol::auth;
 use subtle::ConstantTimeEq;
 
 use super::scram::{self, ScramKeys};
-use crate::model::{Challenge, Credential, Identity, Map, Reason, Refusal};
+use crate::model::{Challenge, Credential, Identity, Map, Principal, Reason, Refusal};
+use crate::rules::Pattern;
 
 /// The secrets. Without any, everyone is who he says.
 #[derive(Default)]
 pub struct Credentials {
-    secrets: Map<String, Secret>,
+    secrets: Map<String, Entry>,
     /// Makes salts, for those who are known and those who aren't.
     salt_key: [u8; 32],
 }
 
-struct Secret {
+/// One secret, and what it makes whoever knows it.
+#[derive(Clone)]
+pub struct SecretEntry {
+    /// The user name, which is also the client id unless `clients` are given.
+    pub id: String,
+    /// What is to be known.
+    pub secret: Vec<u8>,
+    /// The client ids that it is good for; empty: that which is `id`.
+    pub clients: Vec<Pattern>,
+    /// Its roles.
+    pub roles: Vec<Arc<str>>,
+}
+
+struct Entry {
     secret: Vec<u8>,
+    clients: Vec<Pattern>,
+    principal: Arc<Principal>,
     /// Made when its owner first comes by SCRAM.
     scram: OnceLock<ScramKeys>,
 }
 
 /// What comes of looking at a credential.
 pub(super) enum Check {
-    Good,
+    /// It is good; where nobody has to prove anything, for nobody in particular.
+    Good(Option<Arc<Principal>>),
     ChallengeFirst,
     Refused(Refusal),
 }
@@ -37,12 +54,22 @@ impl Credentials {
 
     /// One secret for each client id.
     pub fn new(secrets: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
-        let secrets: Map<_, _> =
-            secrets.into_iter().map(|(id, secret)| (id, Secret { secret, scram: OnceLock::new() })).collect();
+        let entry = |(id, secret)| SecretEntry { id, secret, clients: Vec::new(), roles: Vec::new() };
+        Self::from_entries(secrets.into_iter().map(entry))
+    }
+
+    /// These secrets.
+    pub fn from_entries(entries: impl IntoIterator<Item = SecretEntry>) -> Self {
+        let checked = |entry: SecretEntry| {
+            let SecretEntry { id, secret, clients, roles } = entry;
+            let principal = Arc::new(Principal { roles, ..Principal::user(&id) });
+            (id, Entry { secret, clients, principal, scram: OnceLock::new() })
+        };
+        let secrets: Map<_, _> = entries.into_iter().map(checked).collect();
         // Nobody can foresee it who doesn't know all secrets, and it stays the same while they do.
         let salt_key = secrets
             .iter()
-            .fold([0; 32], |key, (id, secret)| scram::hmac(&key, &[id.as_bytes(), &[0], &secret.secret]));
+            .fold([0; 32], |key, (id, entry)| scram::hmac(&key, &[id.as_bytes(), &[0], &entry.secret]));
         Self { secrets, salt_key }
     }
 
@@ -60,41 +87,59 @@ impl Credentials {
     /// What a user's proof is held against; none for one who isn't known. The first time for each it takes about a
     /// millisecond.
     pub(super) fn scram_keys(&self, user: &str) -> Option<&ScramKeys> {
-        let secret = self.secrets.get(user)?;
-        Some(secret.scram.get_or_init(|| ScramKeys::derive(&secret.secret, &self.scram_salt(user))))
+        let entry = self.secrets.get(user)?;
+        Some(entry.scram.get_or_init(|| ScramKeys::derive(&entry.secret, &self.scram_salt(user))))
+    }
+
+    /// What a user is who has proved himself, and comes as this client.
+    pub(super) fn principal_of(&self, user: &str, identity: &Identity) -> Result<Arc<Principal>, Refusal> {
+        let entry = self.secrets.get(user).ok_or_else(wrong)?;
+        if !entry.is_for(user, identity) {
+            return Err(Refusal::new(Reason::NotAuthorized, "this client id is not this user's"));
+        }
+        Ok(entry.principal.clone())
     }
 
     pub(super) fn check(
         &self,
-        identity: Option<&Identity>,
+        identity: &Identity,
         credential: &Credential,
         expected: Option<&Challenge>,
     ) -> Check {
         if self.is_open() {
-            return Check::Good;
+            return Check::Good(None);
         }
-        let id = identity.map(Identity::as_str).unwrap_or_default();
         // An unknown id is refused no earlier than a wrong secret, so that ids can't be probed.
-        let secret = self.secrets.get(id).map(|secret| secret.secret.as_slice());
-        let good = match credential {
+        let secret = |user: &str| self.secrets.get(user).map(|entry| entry.secret.as_slice());
+        let (user, good) = match credential {
             Credential::Challengeable => return Check::ChallengeFirst,
             // A mechanism of its own; it doesn't come here.
-            Credential::None | Credential::Scram { .. } => false,
+            Credential::None | Credential::Scram { .. } => return Check::Refused(wrong()),
             Credential::Password { user, password } => {
-                bool::from(secret.unwrap_or(b"-").ct_eq(password)) && secret.is_some() && user == id
+                (user.as_str(), bool::from(secret(user).unwrap_or(b"-").ct_eq(password)))
             }
             Credential::Proof { challenge, proof } => {
-                auth::verify(secret.unwrap_or(b"-"), &challenge.0, id, proof)
-                    && secret.is_some()
-                    && expected == Some(challenge)
+                let id = identity.as_str();
+                let fits = auth::verify(secret(id).unwrap_or(b"-"), &challenge.0, id, proof);
+                (id, fits && expected == Some(challenge))
             }
         };
-        if good {
-            Check::Good
-        } else {
-            Check::Refused(Refusal::new(Reason::NotAuthenticated, "the client id and its secret don't fit"))
+        let principal = if good { self.principal_of(user, identity) } else { Err(wrong()) };
+        principal.map_or_else(Check::Refused, |principal| Check::Good(Some(principal)))
+    }
+}
+
+impl Entry {
+    fn is_for(&self, user: &str, identity: &Identity) -> bool {
+        match self.clients.as_slice() {
+            [] => user == identity.as_str(),
+            patterns => patterns.iter().any(|pattern| pattern.matches(identity.as_str())),
         }
     }
+}
+
+fn wrong() -> Refusal {
+    Refusal::new(Reason::NotAuthenticated, "the client id and its secret don't fit")
 }
 
 impl std::fmt::Debug for Credentials {

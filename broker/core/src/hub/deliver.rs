@@ -15,7 +15,7 @@ use crate::model::{
     ClientId, Delivery, GroupName, Instant, Map, Outgoing, ReceiptMode, ReceiptSlot, Reception, Settled,
     Status, Target,
 };
-use crate::rules::{Action, Actor, Object, decide};
+use crate::rules::{Action, Object};
 
 impl Shard {
     pub(super) fn deliver_for_peer(&mut self, from: ShardIndex, envelope: &Envelope, now: Instant) {
@@ -149,7 +149,7 @@ impl Shard {
         // The id is shared text: cloned only where a receipt is to name it.
         if round.tracker.is_some() || !self.rules.is_uniform(Action::Receive) {
             let Some(id) = client.client_id.clone() else { return };
-            if !self.may_receive(round.signal, id.as_str()) {
+            if !self.may_receive(round.signal, key) {
                 return self.settle_without_mailbox(round, &id, Status::Denied);
             }
             slot = round.tracker.and_then(|tracker| {
@@ -174,13 +174,12 @@ impl Shard {
     }
 
     /// The receive rules, judged for every delivery by the recipient's shard.
-    fn may_receive(&self, signal: &AcceptedSignal, recipient: &str) -> bool {
+    fn may_receive(&self, signal: &AcceptedSignal, recipient: ConnectionKey) -> bool {
         let object = match &signal.target {
             Target::Client(_) => Object::Client(signal.sender.as_str()),
             Target::Group { group, .. } => Object::Group(group.as_str()),
         };
-        self.rules.is_uniform(Action::Receive)
-            || decide(Actor { client: recipient, user: None }, Action::Receive, object, &self.rules).allowed
+        self.client_may(recipient, Action::Receive, object)
     }
 
     /// Clients whose wildcards match and who may observe; not counted in outcomes (T6).
@@ -201,11 +200,11 @@ impl Shard {
         }
         for (key, reception) in found {
             let Some(client) = self.clients.get(key) else { continue };
-            let Some(identity) = &client.identity else { continue };
-            let own = identity.as_str() == round.signal.sender.as_str();
+            let Some(actor) = client.actor() else { continue };
+            let own = actor.client == round.signal.sender.as_str();
             if client.considered == self.signals
                 || (own && (!round.signal.echo || reception.no_local))
-                || !self.may(identity, Action::Observe, object)
+                || !self.may(actor, Action::Observe, object)
             {
                 continue;
             }

@@ -35,18 +35,19 @@ use slotmap::{DefaultKey, SlotMap};
 
 pub use crate::backbone::{PeerBatch, owner};
 pub use counters::{Counters, EachNumber};
-pub use credentials::Credentials;
+pub use credentials::{Credentials, SecretEntry};
 pub use scram::SCRAM_SHA_256;
 
 use crate::backbone::{Backbone, Copied, Fifos, PeerMessage, ShardIndex};
 use crate::model::{
-    ClientId, Command, Encodings, GroupName, Identity, Instant, Limits, Map, Reason, Reception, Refusal,
-    Reply, Set, ShareId, Status, Will,
+    ClientId, Command, Encodings, GroupName, Identity, Instant, Limits, Map, Principal, Reason, Reception,
+    Refusal, Reply, Set, ShareId, Status, Will,
 };
 use crate::rules::{Action, Actor, Object, Rules, decide};
 use crate::session::{Protocol, Session, SessionConfig};
 use authenticate::Exchange;
 use away::Away;
+use connect::Departed;
 use mailbox::Mailbox;
 use park::Park;
 use publish::Route;
@@ -122,6 +123,8 @@ struct Client {
     /// Set when it is let in.
     identity: Option<Identity>,
     client_id: Option<ClientId>,
+    /// What it has proved to be; none: nothing.
+    principal: Option<Arc<Principal>>,
     /// Boxed, since nearly all the time there is none.
     exchange: Option<Box<Exchange>>,
     mailbox: Mailbox,
@@ -162,12 +165,38 @@ struct Client {
     considered: u64,
 }
 
+/// A client that isn't at hand any more, or not alone, as rules see it.
+#[derive(Clone)]
+struct Who {
+    identity: Identity,
+    principal: Option<Arc<Principal>>,
+}
+
+impl Who {
+    fn actor(&self) -> Actor<'_> {
+        let principal = self.principal.as_deref().unwrap_or(Principal::ANONYMOUS);
+        Actor { client: self.identity.as_str(), principal }
+    }
+}
+
 impl Client {
+    /// As rules see it; none as long as it isn't let in.
+    fn actor(&self) -> Option<Actor<'_>> {
+        let principal = self.principal.as_deref().unwrap_or(Principal::ANONYMOUS);
+        Some(Actor { client: self.identity.as_ref()?.as_str(), principal })
+    }
+
+    /// Likewise, for itself.
+    fn who(&self) -> Option<Who> {
+        Some(Who { identity: self.identity.clone()?, principal: self.principal.clone() })
+    }
+
     fn new(session: Session) -> Self {
         Self {
             session,
             identity: None,
             client_id: None,
+            principal: None,
             exchange: None,
             mailbox: Mailbox::default(),
             out: Vec::new(),
@@ -207,7 +236,7 @@ pub struct Shard {
     /// Those let in, by identity.
     by_identity: Watched<Map<Identity, ConnectionKey>>,
     /// Rates and parked sends of identities that aren't connected.
-    departed: Map<Identity, Park>,
+    departed: Map<Identity, Departed>,
     groups: Watched<Map<GroupName, Map<ConnectionKey, Member>>>,
     topics: TopicTree<ConnectionKey, Reception>,
     /// How many of this shard's topic filters could match signalling topics.
@@ -565,13 +594,15 @@ impl Shard {
         }
     }
 
-    /// Whether the rules let a connected client do this.
-    fn may(&self, client: &Identity, action: Action, object: Object<'_>) -> bool {
-        self.may_id(client.as_str(), action, object)
+    /// Whether the rules let someone do this.
+    fn may(&self, actor: Actor<'_>, action: Action, object: Object<'_>) -> bool {
+        decide(actor, action, object, &self.rules).allowed
     }
 
-    fn may_id(&self, client: &str, action: Action, object: Object<'_>) -> bool {
-        decide(Actor { client, user: None }, action, object, &self.rules).allowed
+    /// Whether the rules let a connected client do this.
+    fn client_may(&self, key: ConnectionKey, action: Action, object: Object<'_>) -> bool {
+        let actor = self.clients.get(key).and_then(Client::actor);
+        actor.is_some_and(|actor| self.may(actor, action, object))
     }
 }
 

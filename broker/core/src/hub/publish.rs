@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{ConnectionKey, Shard};
+use super::{ConnectionKey, Shard, Who};
 use crate::backbone::{Backbone, ShardIndex};
 use crate::model::{
     About, Delivery, Identity, Instant, Map, Message, MessageView, Origin, OriginView, Outgoing, Publication,
@@ -134,9 +134,7 @@ impl Shard {
 
     /// Judges a publish to `topic` and finds its way.
     fn find_route(&mut self, key: ConnectionKey, topic: &str) -> Result<Route, Refusal> {
-        let identity = self.clients.get(key).and_then(|client| client.identity.as_ref());
-        let allowed = identity.is_some_and(|publisher| self.may_publish(publisher, topic));
-        if !allowed {
+        if !self.client_may(key, Action::Publish, Object::Topic(topic)) {
             return Err(publish_refused());
         }
         let peers = self.subscribed_peers(topic).into();
@@ -214,19 +212,22 @@ impl Shard {
     /// A message of the gateway's own accord: a will.
     pub(super) fn publish(
         &mut self,
-        publisher: &Identity,
+        publisher: &Who,
         message: &Message,
         now: Instant,
     ) -> Result<(), Refusal> {
         let Origin::Topic { topic, .. } = &message.origin else {
             return Err(Refusal::new(Reason::Internal, "not a plain topic"));
         };
-        if !self.may_publish(publisher, topic) {
+        if !self.may(publisher.actor(), Action::Publish, Object::Topic(topic)) {
             return Err(publish_refused());
         }
         let peers = self.subscribed_peers(topic);
-        let mut posting =
-            Posting { view: message.view(), publisher: Publisher::Known(publisher), outgoing: None };
+        let mut posting = Posting {
+            view: message.view(),
+            publisher: Publisher::Known(&publisher.identity),
+            outgoing: None,
+        };
         self.forward_publish(&peers, &mut posting, None, now)?;
         self.post(&mut posting, now);
         self.share_posting(&mut posting, now);
@@ -272,10 +273,6 @@ impl Shard {
         let outgoing = Some(Outgoing::new(message.clone()));
         let mut posting = Posting { view: message.view(), publisher: Publisher::Known(publisher), outgoing };
         self.post(&mut posting, now);
-    }
-
-    fn may_publish(&self, publisher: &Identity, topic: &str) -> bool {
-        self.may(publisher, Action::Publish, Object::Topic(topic))
     }
 
     fn subscribed_peers(&self, topic: &str) -> Vec<ShardIndex> {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{ConnectionKey, SendKey, Shard};
+use super::{Client, ConnectionKey, SendKey, Shard, Who};
 use crate::backbone::{
     AcceptedSignal, Backbone, Envelope, PeerMessage, ShardIndex, ShardReport, Share, owner,
 };
@@ -11,7 +11,7 @@ use crate::model::{
     About, Addressed, ClientId, Identity, Instant, Map, Reason, ReceiptCounts, ReceiptMode, ReceiptReport,
     Recipients, Refusal, Reply, RequestId, Set, Signal, Status, Target,
 };
-use crate::rules::{Action, Object};
+use crate::rules::{Action, Actor, Object};
 
 use super::park::Parked;
 use super::receipts::NAMED;
@@ -79,24 +79,23 @@ impl Shard {
     pub(super) fn release_departed(&mut self, now: Instant) {
         let mut ready = Vec::new();
         let mut next: Option<Instant> = None;
-        for (identity, park) in &mut self.departed {
-            while let Some(parked) = park.pop_ready(&self.limits, now) {
-                ready.push((identity.clone(), parked.signal));
+        for (identity, departed) in &mut self.departed {
+            while let Some(parked) = departed.park.pop_ready(&self.limits, now) {
+                let who = Who { identity: identity.clone(), principal: departed.principal.clone() };
+                ready.push((who, parked.signal));
             }
-            next = next.into_iter().chain(park.release()).min();
+            next = next.into_iter().chain(departed.park.release()).min();
         }
         if let Some(next) = next {
             self.timers.push(next, Timer::Departed);
         }
-        for (identity, signal) in ready {
-            if let Some(sender) = identity.client_id() {
-                self.accept_unheard(&sender, signal, now);
-            }
+        for (who, signal) in ready {
+            self.accept_unheard(&who, signal, now);
         }
     }
 
     /// A send whose sender has gone, or has come back on a new connection: nobody hears of it but the counters.
-    fn accept_unheard(&mut self, sender: &ClientId, signal: Signal<'_>, now: Instant) {
+    fn accept_unheard(&mut self, sender: &Who, signal: Signal<'_>, now: Instant) {
         if let Err(refusal) = self.send_will(sender, signal, now) {
             self.counters.count_refusal(refusal.reason);
         }
@@ -143,16 +142,7 @@ impl Shard {
             Some(Ok(())) => {}
             Some(Err(refusal)) => self.refuse_signal(key, request, signal, refusal, now),
             None => {
-                let Some(sender) = self.clients.get(key).and_then(|client| client.client_id.clone()) else {
-                    let text = "only a client id of 1-64 of A-Z a-z 0-9 . _ : - can send signals";
-                    return self.refuse_signal(
-                        key,
-                        request,
-                        signal,
-                        Refusal::new(Reason::NotAuthorized, text),
-                        now,
-                    );
-                };
+                let Some(sender) = self.clients.get(key).and_then(Client::who) else { return };
                 let waits = request.map(|request| (key, request));
                 if let Err(refusal) = self.accept(waits, &sender, signal, now) {
                     self.refuse_signal(key, request, signal, refusal, now);
@@ -164,7 +154,7 @@ impl Shard {
     /// A will on a signalling topic: nobody waits to hear of it.
     pub(super) fn send_will(
         &mut self,
-        sender: &ClientId,
+        sender: &Who,
         mut signal: Signal<'_>,
         now: Instant,
     ) -> Result<(), Refusal> {
@@ -175,15 +165,15 @@ impl Shard {
     }
 
     /// Whether the rules let this client send so, and the gateway can.
-    pub(super) fn judge_send(&self, sender: &ClientId, addressed: &Addressed) -> Result<(), Refusal> {
+    pub(super) fn judge_send(&self, sender: Actor<'_>, addressed: &Addressed) -> Result<(), Refusal> {
         let object = match &addressed.target {
             Target::Client(client) => Object::Client(client.as_str()),
             Target::Group { group, .. } => Object::Group(group.as_str()),
         };
-        if !self.may_id(sender.as_str(), Action::Send, object) {
+        if !self.may(sender, Action::Send, object) {
             return Err(Refusal::new(Reason::NotAuthorized, "the rules don't let this client send there"));
         }
-        if addressed.options.urgent && !self.may_id(sender.as_str(), Action::Urgent, object) {
+        if addressed.options.urgent && !self.may(sender, Action::Urgent, object) {
             return Err(Refusal::new(
                 Reason::NotAuthorized,
                 "the rules don't let this client send urgent signals",
@@ -200,11 +190,15 @@ impl Shard {
     fn accept(
         &mut self,
         waits: Option<(ConnectionKey, RequestId)>,
-        sender: &ClientId,
+        who: &Who,
         signal: &Signal<'_>,
         now: Instant,
     ) -> Result<(), Refusal> {
-        self.judge_send(sender, &signal.addressed)?;
+        let Some(sender) = &who.identity.client_id() else {
+            let text = "only a client id of 1-64 of A-Z a-z 0-9 . _ : - can send signals";
+            return Err(Refusal::new(Reason::NotAuthorized, text));
+        };
+        self.judge_send(who.actor(), &signal.addressed)?;
         let receipt = signal.options().receipt;
         if let Some((key, _)) = waits
             && receipt != ReceiptMode::None

@@ -101,8 +101,9 @@ impl Shard {
         key: ConnectionKey,
         addressed: &Rc<Addressed>,
     ) -> Option<Result<SendRoute, Refusal>> {
-        let sender = self.clients.get(key)?.client_id.clone()?;
-        if let Err(refusal) = self.judge_send(&sender, addressed) {
+        let client = self.clients.get(key)?;
+        let sender = client.client_id.clone()?;
+        if let Err(refusal) = self.judge_send(client.actor()?, addressed) {
             return Some(Err(refusal));
         }
         let Addressed { target, options } = &**addressed;
@@ -220,7 +221,7 @@ impl Shard {
                     Some((key, client.inbox?))
                 });
                 match online {
-                    Some(recipient) if self.may_id(id.as_str(), Action::Receive, object) => {
+                    Some(recipient) if self.client_may(recipient.0, Action::Receive, object) => {
                         found.recipients.push(recipient);
                     }
                     Some(_) => found.miss(Status::Denied),

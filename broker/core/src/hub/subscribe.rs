@@ -71,7 +71,6 @@ impl Shard {
         let reception = item.reception;
         let no_client = || Refusal::new(Reason::Internal, "not connected");
         let client = self.clients.get(key).ok_or_else(no_client)?;
-        let identity = client.identity.clone().ok_or_else(no_client)?;
         let (action, object, is_new, full) = match &item.filter {
             Filter::Inbox => {
                 if let Some(client) = self.clients.get_mut(key) {
@@ -99,7 +98,7 @@ impl Shard {
                 )
             }
         };
-        if !self.may(&identity, action, object) {
+        if !self.client_may(key, action, object) {
             return Err(Refusal::new(Reason::NotAuthorized, "the rules don't allow this subscription"));
         }
         if is_new && full {
@@ -161,11 +160,9 @@ impl Shard {
         let Some(client) = self.clients.get_mut(key) else { return };
         let is_new = client.groups.insert(group.clone());
         let object = Object::Group(group.as_str());
-        let may_receive = match client.client_id.clone() {
-            Some(id) => self.may_id(id.as_str(), Action::Receive, object),
-            // A plain MQTT client needs a name only for rules that tell names apart.
-            None => self.rules.is_uniform(Action::Receive) && self.may_id("", Action::Receive, object),
-        };
+        // A plain MQTT client needs a name only for rules that tell names apart.
+        let may_receive = (client.client_id.is_some() || self.rules.is_uniform(Action::Receive))
+            && self.client_may(key, Action::Receive, object);
         self.groups.entry(group.clone()).or_default().insert(key, Member { reception, may_receive });
         self.counters.groups = self.groups.len() as u64;
         self.add_interest(InterestKey::Group(group), is_new, pending);

@@ -6,6 +6,7 @@ mod identity;
 mod limits;
 mod message;
 mod outcome;
+mod principal;
 mod signal;
 mod time;
 
@@ -20,6 +21,7 @@ pub use message::{
     Publication, QoS, ReceiptSlot, Reception, Settled, ShareId, Text,
 };
 pub use outcome::{About, ReceiptReport, Refusal};
+pub use principal::Principal;
 pub use signal::{Addressed, RecipientList, Recipients, Signal, SignalOptions, Target};
 pub use time::Instant;
 

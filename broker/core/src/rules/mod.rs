@@ -8,7 +8,7 @@ mod source;
 pub use pattern::Pattern;
 pub use source::{Effect, GroupSource, RuleSource, RulesSource};
 
-use crate::model::{ClientId, GroupName, Map, Set};
+use crate::model::{ClientId, GroupName, Map, Principal, Set};
 use crate::mqtt::topic;
 
 /// What someone wants to do.
@@ -45,8 +45,15 @@ pub enum Action {
 pub struct Actor<'a> {
     /// The client's id.
     pub client: &'a str,
-    /// The user name that it authenticated with.
-    pub user: Option<&'a str>,
+    /// What it has proved to be.
+    pub principal: &'a Principal,
+}
+
+impl<'a> Actor<'a> {
+    /// A client that has proved nothing but, at most, its id.
+    pub fn anonymous(client: &'a str) -> Self {
+        Self { client, principal: Principal::ANONYMOUS }
+    }
 }
 
 /// What it is about.
@@ -79,6 +86,8 @@ struct Rule {
     actions: u16,
     clients: Vec<Pattern>,
     users: Vec<Pattern>,
+    roles: Vec<Pattern>,
+    certificates: Vec<Pattern>,
     groups: Vec<Pattern>,
     to: Vec<Pattern>,
     topics: Vec<String>,
@@ -155,9 +164,13 @@ pub fn decide(actor: Actor<'_>, action: Action, object: Object<'_>, rules: &Rule
 impl Rule {
     fn matches(&self, actor: Actor<'_>, action: Action, object: Object<'_>) -> bool {
         let any = |patterns: &[Pattern], text: &str| patterns.iter().any(|pattern| pattern.matches(text));
+        let Principal { user, roles, certificate } = actor.principal;
         (self.actions == 0 || self.actions & (1 << action as u16) != 0)
             && (self.clients.is_empty() || any(&self.clients, actor.client))
-            && (self.users.is_empty() || actor.user.is_some_and(|user| any(&self.users, user)))
+            && (self.users.is_empty() || user.as_ref().is_some_and(|user| any(&self.users, user)))
+            && (self.roles.is_empty() || roles.iter().any(|role| any(&self.roles, role)))
+            && (self.certificates.is_empty()
+                || certificate.as_ref().is_some_and(|name| any(&self.certificates, name)))
             && match object {
                 _ if self.groups.is_empty() && self.to.is_empty() && self.topics.is_empty() => true,
                 Object::Gateway => false,
@@ -175,7 +188,7 @@ impl Rule {
             return concerns(filter, wanted);
         }
         let mut filled = filter.to_owned();
-        for (key, id) in [("%c", Some(actor.client)), ("%u", actor.user)] {
+        for (key, id) in [("%c", Some(actor.client)), ("%u", actor.principal.user.as_deref())] {
             match id {
                 _ if !filter.contains(key) => {}
                 None => return false,
@@ -198,7 +211,7 @@ mod tests {
     }
 
     fn may(rules: &Rules, client: &str, action: Action, object: Object<'_>) -> bool {
-        decide(Actor { client, user: None }, action, object, rules).allowed
+        decide(Actor::anonymous(client), action, object, rules).allowed
     }
 
     #[test]
@@ -221,9 +234,37 @@ mod tests {
         assert!(!may(&rules, "guest-1", Action::Send, Object::Group("floor3")));
         assert!(!may(&rules, "app", Action::Send, Object::Group("roof")));
         assert!(!may(&rules, "app", Action::Join, Object::Group("floor3")), "default deny");
-        let verdict =
-            decide(Actor { client: "guest-1", user: None }, Action::Send, Object::Group("floor3"), &rules);
+        let verdict = decide(Actor::anonymous("guest-1"), Action::Send, Object::Group("floor3"), &rules);
         assert_eq!(verdict.rule, Some(1));
+    }
+
+    #[test]
+    fn users_roles_and_certificates_are_told_apart_and_all_lists_of_a_rule_have_to_match() {
+        let rules = rules(serde_json::json!({"rule": [
+            {"effect": "allow", "actions": ["send"], "users": ["anna"], "clients": ["app-*"]},
+            {"effect": "allow", "actions": ["join"], "roles": ["ops*"]},
+            {"effect": "allow", "actions": ["observe"], "certificates": ["*.site.example"]},
+            {"effect": "allow", "actions": ["publish"], "topics": ["home/%u/#"]},
+        ], "default": "deny"}));
+        let anna = Principal {
+            user: Some("anna".into()),
+            roles: vec!["guest".into(), "ops-night".into()],
+            certificate: Some("door.site.example".into()),
+        };
+        let (plain, named) = (Principal::user("anna"), Principal::user("door.site.example"));
+        let may = |client, principal, action, object| {
+            decide(Actor { client, principal }, action, object, &rules).allowed
+        };
+        let group = Object::Group("g");
+        assert!(may("app-1", &anna, Action::Send, group));
+        assert!(!may("lamp-1", &anna, Action::Send, group), "another client id");
+        assert!(!may("app-1", Principal::ANONYMOUS, Action::Send, group), "no user");
+        assert!(may("x", &anna, Action::Join, group));
+        assert!(!may("x", &plain, Action::Join, group), "no role");
+        assert!(may("x", &anna, Action::Observe, group));
+        assert!(!may("x", &named, Action::Observe, group), "no certificate");
+        assert!(may("x", &anna, Action::Publish, Object::Topic("home/anna/door")));
+        assert!(!may("anna", Principal::ANONYMOUS, Action::Publish, Object::Topic("home/anna/door")));
     }
 
     #[test]

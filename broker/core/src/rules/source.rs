@@ -59,6 +59,12 @@ pub struct RuleSource {
     /// User names that do it, likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<String>,
+    /// Roles of which it has one, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// Names in its certificate, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<String>,
     /// Groups that it is done to, likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
@@ -86,6 +92,8 @@ impl Rules {
                 actions: rule.actions.iter().fold(0, |bits, action| bits | 1 << *action as u16),
                 clients: patterns(&rule.clients),
                 users: patterns(&rule.users),
+                roles: patterns(&rule.roles),
+                certificates: patterns(&rule.certificates),
                 groups: patterns(&rule.groups),
                 to: patterns(&rule.to),
                 topics: rule.topics.clone(),

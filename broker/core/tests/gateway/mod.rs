@@ -12,7 +12,9 @@ mod send_spec;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use bugle_core::hub::{ConnectionKey, Credentials, PeerBatch, Shard, ShardConfig, Transmit, owner};
+use bugle_core::hub::{
+    ConnectionKey, Credentials, PeerBatch, SecretEntry, Shard, ShardConfig, Transmit, owner,
+};
 use bugle_core::model::{Instant, Limits, Reason};
 use bugle_core::rules::{Rules, RulesSource};
 use bugle_core::session::{FirstPacket, Protocol, first_packet};
@@ -27,11 +29,23 @@ pub struct Setup {
     pub limits: Limits,
     pub rules: Rules,
     pub secrets: Vec<(String, Vec<u8>)>,
+    /// Roles of those with secrets.
+    pub roles: Vec<(&'static str, &'static str)>,
+    /// Secrets that are good for other client ids than their own.
+    pub users: Vec<SecretEntry>,
 }
 
 impl Setup {
     pub fn new(shards: u16, seed: Option<u64>) -> Self {
-        Self { shards, seed, limits: Limits::default(), rules: Rules::open(), secrets: Vec::new() }
+        Self {
+            shards,
+            seed,
+            limits: Limits::default(),
+            rules: Rules::open(),
+            secrets: Vec::new(),
+            roles: Vec::new(),
+            users: Vec::new(),
+        }
     }
 }
 
@@ -259,7 +273,14 @@ impl Gateway {
     pub fn new(setup: &Setup) -> Self {
         let limits = Arc::new(setup.limits.clone());
         let rules = Arc::new(setup.rules.clone());
-        let credentials = Arc::new(Credentials::new(setup.secrets.clone()));
+        let entries = setup.secrets.iter().map(|(id, secret)| SecretEntry {
+            id: id.clone(),
+            secret: secret.clone(),
+            clients: Vec::new(),
+            roles: setup.roles.iter().filter(|(who, _)| who == id).map(|(_, role)| (*role).into()).collect(),
+        });
+        let credentials = Credentials::from_entries(entries.chain(setup.users.iter().cloned()));
+        let credentials = Arc::new(credentials);
         let shards = (0..setup.shards).map(|index| {
             let mut random = Random(setup.seed.unwrap_or(0) ^ u64::from(index) << 32);
             let config = ShardConfig {

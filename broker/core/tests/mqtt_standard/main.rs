@@ -10,6 +10,7 @@ mod fields;
 mod gateway;
 mod malformed;
 mod peer;
+mod principals;
 mod properties;
 mod publishing;
 mod retained;

@@ -26,8 +26,8 @@ pub struct Broker {
 #[derive(Debug)]
 pub struct Peer {
     pub who: Who,
-    version: Version,
-    read: usize,
+    pub version: Version,
+    pub read: usize,
 }
 
 /// How to connect. A session lasts for `expiry` seconds; before version 5 it is not clean if that isn't 0.

@@ -67,6 +67,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("rules: urgent", rules::rules_urgent),
     ("rules: plain topics", rules::rules_plain),
     ("credentials", rules::credentials),
+    ("roles: what they allow, wills included", rules::roles),
     ("wills that are signals", endings::wills_signals),
     ("wills to plain topics", endings::wills_plain),
     ("wills are checked when they fire", endings::wills_refused),

@@ -2,7 +2,7 @@
 
 use bugle_core::model::Reason;
 
-use crate::gateway::{Kind, Outcome, rules};
+use crate::gateway::{Kind, Options, Outcome, SendSpec, Will, rules};
 use crate::stage::{Run, Stage};
 
 pub fn rules_send(run: Run) {
@@ -101,6 +101,32 @@ pub fn credentials(run: Run) {
         assert_eq!(refused, Err("NOT_AUTHENTICATED".into()), "{id}");
     }
     assert_eq!(stage.gateway.refused(Reason::NotAuthenticated), 2);
+}
+
+/// A client is judged by its user and roles wherever it is judged: connecting, joining, sending, receiving, and when
+/// its will fires after it has gone.
+pub fn roles(run: Run) {
+    let json = r#"{"default": "deny", "rule": [
+        {"effect": "allow", "actions": ["connect"], "roles": ["staff"]},
+        {"effect": "allow", "actions": ["join"], "users": ["r*"]},
+        {"effect": "allow", "actions": ["send", "publish"], "roles": ["operator"]},
+        {"effect": "allow", "actions": ["receive"], "roles": ["listener"]}]}"#;
+    let mut stage = Stage::new(run, |setup| {
+        setup.rules = rules(json);
+        setup.secrets = ["app", "r1", "r2", "r3"].map(|id| (id.to_owned(), id.as_bytes().to_vec())).into();
+        setup.roles = vec![("app", "staff"), ("app", "operator"), ("r1", "staff"), ("r1", "listener")];
+        setup.roles.push(("r2", "staff"));
+    });
+    let [r1, r2] = ["r1", "r2"].map(|id| stage.member(id));
+    let refused = stage.gateway.try_connect(run.to, "r3", stage.options());
+    assert_eq!(refused, Err("NOT_AUTHORIZED".into()), "it has no role");
+    let will = Some(Will::Send(SendSpec::new("g/g", "will")));
+    let app = stage.gateway.connect(run.from, "app", Options { will, ..stage.options() });
+    assert_eq!(stage.receipt(app, "g/g?receipt=each", "on"), "r1=DELIVERED r2=DENIED");
+    assert!(matches!(stage.gateway.join(app, "g"), Outcome::Refused(..)), "it is no r*");
+    stage.gateway.lose(app);
+    assert_eq!(stage.gateway.texts(r1), ["on", "will"]);
+    assert_eq!(stage.gateway.texts(r2), [""; 0]);
 }
 
 /// Always members: a device gets it without joining, an MQTT client once it subscribes, and who isn't there is

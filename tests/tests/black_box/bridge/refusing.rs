@@ -75,7 +75,7 @@ async fn a_password_that_mosquitto_refuses_is_told_and_tried_again() {
 #[tokio::test]
 async fn credentials_and_rules_hold_for_the_bridge_to_mosquitto() {
     let far = Broker::mosquitto("allow_anonymous true").await;
-    let config = "[[credential]]\nid = 'app'\nsecret = 'open'\n\
+    let config = "rules_default = 'allow'\n[[credential]]\nid = 'app'\nsecret = 'open'\n\
                   [[rule]]\neffect = 'deny'\nclients = ['bridge.*']\nactions = ['subscribe']\ntopics = ['secret/#']\n\
                   [[rule]]\neffect = 'deny'\nclients = ['bridge.*']\nactions = ['publish']\ntopics = ['in/private']\n";
     let topics = [
