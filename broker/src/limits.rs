@@ -78,6 +78,10 @@ limits! {
     requests_per_client => requests_per_client: usize, 1..=65_535;
     /// Sends of one client whose receipts are open before `BUSY`.
     receipts_per_client => receipts_per_client: usize, 1..=1_000_000;
+    /// Message ids of one client in 120 s before `BUSY` (S12).
+    message_ids_per_client => message_ids_per_client: usize, 0..=10_000_000;
+    /// Bytes that all message ids of 120 s may take, with what became of their sends, before `BUSY`.
+    message_id_bytes => message_id_bytes: usize, 0..=1 << 40;
     /// When the receipt of a send without ttl closes, in milliseconds (S8).
     receipt_timeout_ms => receipt_timeout: u64, 1..=3_600_000;
     /// Time for a first packet, and again for a proof, in milliseconds.

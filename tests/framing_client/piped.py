@@ -114,7 +114,7 @@ class Client:
         if not part.more:
             del self.receipts[part.request]
             counts = {status.name: count for status, count in part.counts.items()}
-            told.append(["receipt", part.request, counts, whole["each"]])
+            told.append(["receipt", part.request, counts, whole["each"], part.duplicate])
 
 
 def main() -> None:

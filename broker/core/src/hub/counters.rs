@@ -36,6 +36,12 @@ pub struct Counters {
     pub bytes_sent: u64,
     /// Signals accepted (S8).
     pub signals: u64,
+    /// Message ids of the last 120 s (S12).
+    pub message_ids: u64,
+    /// Signals whose message id was seen before: nothing was delivered (S12).
+    pub duplicates: u64,
+    /// Those among them that weren't what the first one was.
+    pub duplicates_differing: u64,
     /// Messages accepted to plain topics.
     pub publishes: u64,
     /// Signals and publishes of senders over their rate that were slowed (S7).
@@ -83,6 +89,9 @@ impl Default for Counters {
             bytes_received: 0,
             bytes_sent: 0,
             signals: 0,
+            message_ids: 0,
+            duplicates: 0,
+            duplicates_differing: 0,
             publishes: 0,
             parked: 0,
             parked_lost: 0,
@@ -143,6 +152,14 @@ impl Counters {
         one("received_bytes", "Bytes read", self.bytes_received, false);
         one("sent_bytes", "Bytes given to sockets", self.bytes_sent, false);
         one("signals", "Signals accepted", self.signals, false);
+        one("message_ids", "Message ids of the last 120 s", self.message_ids, true);
+        one("duplicates", "Signals whose message id was seen before", self.duplicates, false);
+        one(
+            "duplicates_differing",
+            "Those that weren't what the first one was",
+            self.duplicates_differing,
+            false,
+        );
         one("publishes", "Messages accepted to plain topics", self.publishes, false);
         one("parked", "Signals of senders over their rate that were slowed", self.parked, false);
         one("parked_lost", "Parked signals of clients that had gone, lost", self.parked_lost, false);
@@ -173,7 +190,7 @@ impl Counters {
         macro_rules! sum {
             ($($field:ident)*) => { $(self.$field += other.$field;)* };
         }
-        sum!(clients sessions_away sessions_resumed sessions_ended retained_messages retained_bytes subscriptions groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
+        sum!(message_ids duplicates duplicates_differing clients sessions_away sessions_resumed sessions_ended retained_messages retained_bytes subscriptions groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
             publishes_overflowed publishes_expired publishes_abandoned observations_dropped
             receipts_abandoned wills wills_refused);
         self.count_session(&other.sessions);

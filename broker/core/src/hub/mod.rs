@@ -14,6 +14,7 @@ mod counters;
 mod credentials;
 mod deliver;
 mod mailbox;
+mod message_ids;
 mod park;
 mod publish;
 mod rate;
@@ -49,6 +50,7 @@ use authenticate::Exchange;
 use away::Away;
 use connect::Departed;
 use mailbox::Mailbox;
+use message_ids::MessageIds;
 use park::Park;
 use publish::Route;
 use receipts::Tracker;
@@ -254,6 +256,7 @@ pub struct Shard {
     publishes: SlotMap<PublishKey, WaitingPublish>,
     sends: SlotMap<SendKey, InFlight>,
     trackers: SlotMap<DefaultKey, Tracker>,
+    message_ids: MessageIds,
     signals: u64,
     sessions: u64,
     interests: u64,
@@ -308,6 +311,7 @@ impl Shard {
             publishes: SlotMap::with_key(),
             sends: SlotMap::with_key(),
             trackers: SlotMap::new(),
+            message_ids: MessageIds::default(),
             signals: 0,
             sessions: 0,
             interests: 0,

@@ -13,15 +13,35 @@ use crate::model::{
 };
 use crate::rules::{Action, Actor, Object};
 
+use super::message_ids::{Known, WINDOW};
 use super::park::Parked;
 use super::receipts::NAMED;
 use super::timers::Timer;
 
-/// A send whose sender waits to hear of it.
-pub(super) struct InFlight {
+/// Who waits to hear of a send.
+#[derive(Clone, Copy)]
+struct Waiter {
     key: ConnectionKey,
     request: RequestId,
+    receipt: ReceiptMode,
+    /// It sent the same once more (S12).
+    is_duplicate: bool,
+}
+
+/// Repetitions of one send that may wait for its outcome.
+const WAITERS: usize = 64;
+
+/// A send that somebody waits to hear of, or may still ask for by its id.
+pub(super) struct InFlight {
+    /// None: nobody waits.
+    waiter: Option<Waiter>,
+    /// Who sent the same once more.
+    joined: Vec<Waiter>,
+    /// Whose the message id is, if there is one.
+    sender: Option<ClientId>,
     addressed: Rc<Addressed>,
+    /// What is noted of recipients.
+    tracked: ReceiptMode,
     /// Shards whose mailboxes haven't said yet that they took or refused it.
     awaiting_taken: usize,
     /// Shards whose recipients aren't all final.
@@ -198,20 +218,25 @@ impl Shard {
             let text = "only a client id of 1-64 of A-Z a-z 0-9 . _ : - can send signals";
             return Err(Refusal::new(Reason::NotAuthorized, text));
         };
-        self.judge_send(who.actor(), &signal.addressed)?;
-        let receipt = signal.options().receipt;
-        if let Some((key, _)) = waits
-            && receipt != ReceiptMode::None
-            && self.clients.get(key).is_some_and(|c| c.open_receipts >= self.limits.receipts_per_client)
+        if signal.options().id.is_some()
+            && let Some(answered) = self.answer_duplicate(waits, sender, signal, now)
         {
-            return Err(Refusal::new(Reason::Busy, "too many receipts of this client are still open"));
+            return answered;
+        }
+        self.judge_send(who.actor(), &signal.addressed)?;
+        if let Some((key, _)) = waits {
+            self.check_receipts(key, signal.options().receipt)?;
+        }
+        if let Some(id) = &signal.options().id {
+            self.check_message_id(sender, id)?;
         }
         let shares = self.shares(sender, signal.target());
         if shares.keys().any(|&shard| shard != self.index && !self.backbone.has_room(shard)) {
             return Err(Refusal::new(Reason::Overflow, "the queue to a part of the gateway is full"));
         }
         self.counters.signals += 1;
-        let send = self.begin_send(waits, signal, shares.len());
+        let send = self.begin_send(waits, sender, signal, shares.len());
+        self.remember_message_id(sender, signal, send, now);
         let accepted = Arc::new(self.accepted(sender, signal, now));
         self.dispatch(send, &accepted, shares, now);
         Ok(())
@@ -220,40 +245,93 @@ impl Shard {
     /// The signal for all shards that have a share of it.
     pub(super) fn accepted(&self, sender: &ClientId, signal: &Signal<'_>, now: Instant) -> AcceptedSignal {
         let view = signal.view(sender, now);
+        let closes = view.deadline.unwrap_or(now + self.limits.receipt_timeout);
+        // What nobody asked for yet is noted for as long as somebody may.
+        let asked = signal.options().receipt != ReceiptMode::None;
+        let closes = if asked { closes } else { closes.min(now + WINDOW) };
         AcceptedSignal {
             message: Arc::new(view.to_message(|| Identity::from(sender.clone()))),
             sender: sender.clone(),
             target: signal.target().clone(),
             echo: signal.options().echo,
-            receipt: signal.options().receipt,
-            closes: view.deadline.unwrap_or(now + self.limits.receipt_timeout),
+            receipt: tracked(signal),
+            closes,
         }
+    }
+
+    /// Whether a client may have one more open receipt, if it asks for one.
+    pub(super) fn check_receipts(&self, key: ConnectionKey, receipt: ReceiptMode) -> Result<(), Refusal> {
+        let open = self.clients.get(key).map_or(0, |client| client.open_receipts);
+        if receipt != ReceiptMode::None && open >= self.limits.receipts_per_client {
+            return Err(Refusal::new(Reason::Busy, "too many receipts of this client are still open"));
+        }
+        Ok(())
     }
 
     /// Notes who waits for what `shards` shards make of a send.
     pub(super) fn begin_send(
         &mut self,
         waits: Option<(ConnectionKey, RequestId)>,
+        sender: &ClientId,
         signal: &Signal<'_>,
         shards: usize,
     ) -> SendKey {
-        let Some((key, request)) = waits else { return SendKey::default() };
-        let receipt = signal.options().receipt;
-        if receipt != ReceiptMode::None
-            && let Some(client) = self.clients.get_mut(key)
-        {
-            client.open_receipts += 1;
+        let options = signal.options();
+        if waits.is_none() && options.id.is_none() {
+            return SendKey::default();
         }
+        let receipt = options.receipt;
+        let waiter = waits.map(|(key, request)| Waiter { key, request, receipt, is_duplicate: false });
+        self.open_receipt(waiter);
         self.sends.insert(InFlight {
-            key,
-            request,
+            waiter,
+            joined: Vec::new(),
+            sender: options.id.as_ref().map(|_| sender.clone()),
             addressed: signal.addressed.clone(),
+            tracked: tracked(signal),
             awaiting_taken: shards,
             awaiting_final: shards,
             acknowledged: false,
             counts: ReceiptCounts::default(),
             entries: Vec::new(),
         })
+    }
+
+    /// Lets one who sent the same once more wait for the outcome of the first (S12).
+    pub(super) fn join_send(
+        &mut self,
+        send: SendKey,
+        key: ConnectionKey,
+        request: RequestId,
+        receipt: ReceiptMode,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let Some(in_flight) = self.sends.get_mut(send) else { return Ok(()) };
+        let acknowledged = in_flight.acknowledged;
+        if !acknowledged || receipt != ReceiptMode::None {
+            if in_flight.joined.len() >= WAITERS {
+                in_flight.joined.retain(|waiter| self.clients.contains_key(waiter.key));
+            }
+            if in_flight.joined.len() >= WAITERS {
+                return Err(Refusal::new(Reason::Busy, "too many repetitions of this send wait already"));
+            }
+            let waiter = Waiter { key, request, receipt, is_duplicate: true };
+            in_flight.joined.push(waiter);
+            self.open_receipt(Some(waiter));
+        }
+        if acknowledged {
+            self.reply(key, Reply::Done(request), now);
+        }
+        Ok(())
+    }
+
+    fn open_receipt(&mut self, waiter: Option<Waiter>) {
+        if let Some(waiter) = waiter
+            && waiter.receipt != ReceiptMode::None
+            && let Some(client) = self.clients.get_mut(waiter.key)
+        {
+            client.open_receipts += 1;
+        }
     }
 
     fn dispatch(
@@ -358,50 +436,76 @@ impl Shard {
         if in_flight.awaiting_taken > 0 {
             return;
         }
-        let (key, request) = (in_flight.key, in_flight.request);
         let first_time = !std::mem::replace(&mut in_flight.acknowledged, true);
-        let finished = in_flight.receipt() == ReceiptMode::None || in_flight.awaiting_final == 0;
+        let finished = in_flight.tracked == ReceiptMode::None || in_flight.awaiting_final == 0;
         if first_time {
-            self.reply(key, Reply::Done(request), now);
+            let joined = in_flight.joined.clone();
+            for waiter in in_flight.waiter.into_iter().chain(joined) {
+                self.reply(waiter.key, Reply::Done(waiter.request), now);
+            }
         }
         if !finished {
             return;
         }
         let Some(in_flight) = self.sends.remove(send) else { return };
-        if in_flight.receipt() == ReceiptMode::None {
+        if in_flight.tracked != ReceiptMode::None {
+            self.finish_send(send, in_flight, now);
+        }
+    }
+
+    /// Tells all who wait what became of a send, and remembers it for who asks later.
+    fn finish_send(&mut self, send: SendKey, in_flight: InFlight, now: Instant) {
+        let InFlight { waiter, joined, sender, addressed, tracked, counts, mut entries, .. } = in_flight;
+        if counts.total() as usize > NAMED {
+            entries.retain(|(_, status)| *status != Status::Delivered);
+        }
+        if let Some((sender, id)) = sender.zip(addressed.options.id.as_ref()) {
+            let known = Known::new(&addressed, tracked, counts, entries.clone());
+            self.know_message_id(&sender, &addressed, send, &known);
+            for waiter in joined {
+                let report = known.report(waiter.request, id, waiter.receipt, true);
+                self.answer_receipt(waiter, report, now);
+            }
+        }
+        if let Some(waiter) = waiter {
+            let report = ReceiptReport {
+                request: waiter.request,
+                id: addressed.options.id.clone(),
+                target: addressed.target.clone(),
+                mode: waiter.receipt,
+                interim: false,
+                duplicate: waiter.is_duplicate,
+                counts,
+                entries,
+            };
+            self.answer_receipt(waiter, report, now);
+        }
+    }
+
+    fn answer_receipt(&mut self, waiter: Waiter, report: ReceiptReport, now: Instant) {
+        if waiter.receipt == ReceiptMode::None {
             return;
         }
-        match self.clients.get_mut(key) {
+        match self.clients.get_mut(waiter.key) {
             Some(client) => client.open_receipts = client.open_receipts.saturating_sub(1),
             None => self.counters.receipts_abandoned += 1,
         }
-        self.reply(key, Reply::Receipt(Box::new(in_flight.into_report())), now);
+        self.reply(waiter.key, Reply::Receipt(Box::new(report)), now);
+    }
+}
+
+/// What is noted of a send's recipients: of one with an id at least the counts, since it may be asked for once more.
+fn tracked(signal: &Signal<'_>) -> ReceiptMode {
+    match (signal.options().receipt, &signal.options().id) {
+        (ReceiptMode::None, Some(_)) => ReceiptMode::Summary,
+        (receipt, _) => receipt,
     }
 }
 
 impl InFlight {
-    fn receipt(&self) -> ReceiptMode {
-        self.addressed.options.receipt
-    }
-
     fn merge(&mut self, report: ShardReport) {
         self.awaiting_final = self.awaiting_final.saturating_sub(1);
         self.counts.merge(&report.counts);
         self.entries.extend(report.entries);
-    }
-
-    fn into_report(mut self) -> ReceiptReport {
-        if self.counts.total() as usize > NAMED {
-            self.entries.retain(|(_, status)| *status != Status::Delivered);
-        }
-        ReceiptReport {
-            request: self.request,
-            id: self.addressed.options.id.clone(),
-            target: self.addressed.target.clone(),
-            mode: self.addressed.options.receipt,
-            interim: false,
-            counts: self.counts,
-            entries: self.entries,
-        }
     }
 }

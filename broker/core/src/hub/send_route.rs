@@ -1,9 +1,8 @@
 //! The way of a sender's signals to their recipients, found once and kept while nothing that it depends on changes.
 //!
 //! It is for what senders mostly do: the same target and options again and again, nothing urgent, no receipt, no
-//! observers. Then the
-//! rules have said yes, each recipient's shard is known, and so are the recipients of this shard, receive rules
-//! included. Whatever a verdict or a recipient depends on has to be among a route's `changes`. Everything else goes the way that looks at all of it ([`send`](super::send), [`deliver`](super::deliver)).
+//! message id, no observers. Then the rules have said yes, each recipient's shard is known, and so are the recipients
+//! of this shard, receive rules included. Whatever a verdict or a recipient depends on has to be among a route's `changes`. Everything else goes the way that looks at all of it ([`send`](super::send), [`deliver`](super::deliver)).
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -65,8 +64,8 @@ impl Shard {
         now: Instant,
     ) -> Option<Result<(), Refusal>> {
         let options = signal.options();
-        // Urgent ones have a lane of their own to other shards.
-        let is_plain = options.receipt == ReceiptMode::None && !options.urgent;
+        // Urgent ones have a lane of their own to other shards; those with an id may be repetitions.
+        let is_plain = options.receipt == ReceiptMode::None && !options.urgent && options.id.is_none();
         if !is_plain || self.observing > 0 || self.peer_observing > 0 {
             return None;
         }
@@ -296,7 +295,7 @@ impl Shard {
         if !route.peers.is_empty() {
             let waits = request.map(|request| (sender, request));
             let shards = route.peers.len() + usize::from(route.own.is_some());
-            let send = self.begin_send(waits, signal, shards);
+            let send = self.begin_send(waits, &route.sender, signal, shards);
             for (peer, addressed) in &route.peers {
                 self.backbone.forward_signal(*peer, &view, addressed, send);
             }

@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Retained,
     /// A client whose retained messages weren't looked through yet.
     Replay(ConnectionKey),
+    /// The next message id whose time is over.
+    MessageIds,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +82,7 @@ impl Shard {
             match timer {
                 Timer::Departed => self.release_departed(now),
                 Timer::Retained => self.expire_retained(now),
+                Timer::MessageIds => self.expire_message_ids(now),
                 Timer::Replay(key) => self.mark_dirty(key),
                 Timer::Receipt(tracker) => self.finish_tracker(tracker, now),
                 Timer::Client(key) => {

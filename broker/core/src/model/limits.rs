@@ -56,6 +56,10 @@ pub struct Limits {
     pub requests_per_client: usize,
     /// Sends of one client whose receipts are still open, before `BUSY`.
     pub receipts_per_client: usize,
+    /// Message ids that one client may use in 120 s, before `BUSY` (S12).
+    pub message_ids_per_client: usize,
+    /// Bytes that all message ids of 120 s and what became of their sends may take, before `BUSY`.
+    pub message_id_bytes: usize,
     /// When the receipt of a send without ttl closes, in milliseconds (S8).
     pub receipt_timeout: u64,
     /// Time from connecting to a whole CONNECT or hello, and again to a proof, in milliseconds.
@@ -88,6 +92,8 @@ impl Default for Limits {
             filters_per_client: 1024,
             requests_per_client: 1024,
             receipts_per_client: 2048,
+            message_ids_per_client: 12_000,
+            message_id_bytes: 64 * 1024 * 1024,
             receipt_timeout: 10_000,
             connect_timeout: 10_000,
             max_packet: 1024 * 1024,

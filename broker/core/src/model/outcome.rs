@@ -54,6 +54,8 @@ pub struct ReceiptReport {
     pub mode: ReceiptMode,
     /// Some recipients are QUEUED; another report will end them.
     pub interim: bool,
+    /// The send's id was seen before: nothing was delivered, and this is what became of the first (S12).
+    pub duplicate: bool,
     /// Recipients per status.
     pub counts: ReceiptCounts,
     /// With [`ReceiptMode::Each`]: the recipients, above 128 of them only those not DELIVERED.

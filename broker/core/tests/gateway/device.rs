@@ -235,6 +235,7 @@ impl Device {
             Frame::Receipt(receipt) => {
                 let whole = self.parts.entry(receipt.number).or_default();
                 whole.ticket = receipt.number.into();
+                whole.duplicate = receipt.duplicate;
                 for entry in receipt.entries.iter() {
                     let client = name(entry.client, &self.names);
                     let twice = whole.each.insert(client, entry.status.name().into());

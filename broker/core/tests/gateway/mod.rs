@@ -170,6 +170,8 @@ pub struct Receipt {
     pub ticket: u32,
     /// The message id, in MQTT.
     pub id: Option<String>,
+    /// It is that of an earlier send.
+    pub duplicate: bool,
     pub counts: BTreeMap<String, u32>,
     pub each: BTreeMap<String, String>,
 }

@@ -337,6 +337,7 @@ impl Mqtt {
                 let whole = self.parts.entry(ticket).or_default();
                 whole.ticket = ticket;
                 whole.id = notice["id"].as_str().map(str::to_owned);
+                whole.duplicate = notice["duplicate"].as_bool().unwrap_or(false);
                 for (status, count) in notice["counts"].as_object().unwrap() {
                     whole.counts.insert(status.to_uppercase(), count.as_u64().unwrap() as u32);
                 }

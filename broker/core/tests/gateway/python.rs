@@ -166,6 +166,7 @@ impl Python {
             "receipt" => heard.receipts.push(Receipt {
                 ticket: number(&event[1]),
                 id: None,
+                duplicate: event[4].as_bool().unwrap(),
                 counts: serde_json::from_value(event[2].clone()).unwrap(),
                 each: serde_json::from_value(event[3].clone()).unwrap(),
             }),

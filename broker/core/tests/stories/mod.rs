@@ -2,6 +2,7 @@
 
 mod endings;
 mod identity;
+mod once;
 mod order;
 mod rate;
 mod receipts;
@@ -48,6 +49,13 @@ pub const STORIES: &[(&str, Story)] = &[
     ("S11 a join holds for what is sent after its answer", order::s11_joins),
     ("S11 whatever joins and leaves, in the end the members get it", order::s11_churn),
     ("S11 a leave holds for what is still on its way", order::s11_leaves),
+    ("S12 the same id within 120 s is the first outcome", once::s12_repeated),
+    ("S12 a repetition may ask for more than the first", once::s12_asked_later),
+    ("S12 a repetition joins the wait for the outcome", once::s12_joins),
+    ("S12 ids are the identity's, over connections and protocols", once::s12_identity),
+    ("S12 an outcome that wasn't heard can be asked for again", once::s12_unheard),
+    ("S12 only accepted sends are remembered", once::s12_refused),
+    ("S12 ids are bounded", once::s12_bounds),
     ("S16 urgent overtakes in the mailbox", order::s16_mailbox),
     ("S16 urgent overtakes between shards", order::s16_between_shards),
     ("S16 urgent overtakes what is parked", rate::s16_parked),

@@ -184,7 +184,7 @@ impl DeviceSession {
                 number: report.request.0 as u16,
                 interim: report.interim,
                 more: index < last,
-                duplicate: false,
+                duplicate: report.duplicate,
                 counts: report.counts,
                 entries: ReceiptEntries::new(part),
             };

@@ -1,7 +1,8 @@
 //! What a sender hears on `{prefix}/r/{me}`: receipts and refusals, as JSON (T3, T4).
 //!
 //! A receipt says what became of a send. `id` is the sender's own id for it, `packet_id` the PUBLISH's; either
-//! may be null. `counts` has the statuses that occurred. While `final` is false some recipients are QUEUED and
+//! may be null. `duplicate` is there, and true, if the id was seen before: this is what became of the first send
+//! with it. `counts` has the statuses that occurred. While `final` is false some recipients are QUEUED and
 //! another receipt will follow. `statuses` is there with `receipt=each`; of more than 128 recipients those
 //! that are DELIVERED aren't named. It may come in `parts`, each at most 8 KiB, numbered by `part` from 1, all
 //! of them with the same counts.
@@ -74,6 +75,11 @@ impl MqttSession {
             "part": 1,
             "parts": 1,
         });
+        if report.duplicate
+            && let Some(fields) = notice.as_object_mut()
+        {
+            fields.insert("duplicate".into(), true.into());
+        }
         if report.mode != ReceiptMode::Each {
             self.queue_notice(&notice);
             return;

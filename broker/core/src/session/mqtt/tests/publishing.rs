@@ -179,6 +179,7 @@ fn t4_receipts_are_json_and_each_comes_in_parts() {
         target: Target::group(GroupName::new("floor3").unwrap(), None, None).unwrap(),
         mode,
         interim: false,
+        duplicate: false,
         counts,
         entries: (0..entries).map(|n| (name(n), Status::Offline)).collect(),
     };
