@@ -165,6 +165,11 @@ impl Gateway {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// Sends its process a signal by the name that kill(1) has for it.
+    pub async fn signal(&self, name: &str) {
+        self.program.signal(name).await;
+    }
+
     /// Asks it to stop, as a service manager does.
     pub async fn terminate(&self) {
         self.program.signal("TERM").await;

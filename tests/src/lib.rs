@@ -21,6 +21,7 @@ mod mosquitto;
 mod mqtt_bytes;
 mod program;
 pub mod readme;
+pub mod soak;
 pub mod websocket;
 
 pub use app::{Acknowledgement, App, Message, Version, Way};

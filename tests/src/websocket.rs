@@ -59,6 +59,15 @@ pub fn websocket_frame(is_final: bool, opcode: u8, body: &[u8]) -> Vec<u8> {
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// Asks for one with the subprotocol `mqtt`, and gets it.
     pub async fn open(stream: S) -> Self {
+        Self::try_open(stream).await.unwrap_or_else(|error| panic!("no WebSocket: {error}"))
+    }
+
+    /// The same, where the gateway may be gone meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// That it ended before its answer.
+    pub async fn try_open(stream: S) -> std::io::Result<Self> {
         let mut socket = Self { stream, received: Vec::new() };
         let request = websocket_request("/mqtt", "Sec-WebSocket-Protocol: mqtt\r\n");
         socket.write(request.as_bytes()).await;
@@ -66,13 +75,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             if let Some(end) = socket.received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break end + 4;
             }
-            assert!(socket.read().await, "it ended: {}", String::from_utf8_lossy(&socket.received));
+            if !socket.read().await {
+                let seen = String::from_utf8_lossy(&socket.received).into_owned();
+                return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, seen));
+            }
         };
         let answer = String::from_utf8(socket.received.drain(..end).collect()).unwrap().to_ascii_lowercase();
         assert!(answer.starts_with("http/1.1 101 "), "{answer}");
         let accept = format!("sec-websocket-accept: {ACCEPT}\r\n").to_ascii_lowercase();
         assert!(answer.contains(&accept) && answer.contains("sec-websocket-protocol: mqtt\r\n"), "{answer}");
-        socket
+        Ok(socket)
     }
 
     /// Writes bytes. The gateway may have closed meanwhile, which reading will show.
