@@ -3,16 +3,16 @@
 //!
 //! # What is checked
 //!
-//! The gateway shows one certificate: with a P-256 key, for the [name](Trust::name) that is expected (as DNS name among its
-//! alternative names, or as common name), signed by the [authority](Trust::authority) that the device carries, within its dates
-//! where the device has a clock; and it signs the handshake with that certificate's key. Anything else ends the attempt. Not
-//! looked at: what use the certificate is limited to, whether it was revoked, and chains. An authority of the site's own, that
-//! signs nothing but the gateway's certificate, is what this is made for.
+//! The gateway shows one certificate, X.509 version 3 with a P-256 key, that the [authority](Trust::authority) which the device
+//! carries has signed by ECDSA with SHA-256; one of its alternative names is the [name](Trust::name) that is expected; it holds at
+//! this time, where the device has a [clock](Trust::clock); it is meant for servers, if it says what it is meant for; and the
+//! gateway signs the handshake with its key. Anything else ends the attempt, with [the reason](Untrusted). Not looked at:
+//! revocation, chains, and whether the authority is one by its own words: a gateway's certificate that signed itself may be its
+//! own authority.
 //!
-//! embedded-tls 0.19 leaves some of this to whoever uses it, so it is done here: it takes a server's word that shows no certificate
-//! or doesn't sign (the end of the handshake is checked here), it lets any certificate of an authority sign others (only one is
-//! taken here), it loses its place in the stream when a read is dropped, and it stops the program at an empty record (records
-//! get to it whole and looked at).
+//! embedded-tls 0.19 leaves more to its users than it says, which is why it is not used without this module: it takes a server's
+//! word that shows no certificate or doesn't sign, its own verifier lets any certificate of an authority sign others, it loses its
+//! place in the stream when a read is dropped, and it stops the program at an empty record.
 //!
 //! # What the gateway has to be set to
 //!
@@ -22,23 +22,101 @@
 //!
 //! Of the client's [`Config`](crate::Config), `flush` has to be `true`.
 
-use embedded_io_async::{ErrorType, Read, Write};
-use embedded_tls::pki::CertVerifier;
-use embedded_tls::{
-    Aes128GcmSha256, Certificate, CertificateRef, CertificateVerifyRef, CryptoProvider, FlushPolicy, Sha256,
-    TlsConfig, TlsConnection, TlsContext, TlsVerifier,
-};
+mod certificate;
 
-pub use embedded_tls::{CryptoRng, CryptoRngCore, NoClock, TlsClock, TlsError};
+use embedded_io_async::{ErrorType, Read, Write};
+use embedded_tls::{
+    Aes128GcmSha256, CertificateEntryRef, CertificateRef, CertificateVerifyRef, CryptoProvider, FlushPolicy,
+    SignatureScheme, TlsConfig, TlsConnection, TlsContext, TlsVerifier,
+};
+use p256::ecdsa::signature::Verifier;
+use p256::ecdsa::{Signature, VerifyingKey};
+use sha2::{Digest, Sha256};
+
+use self::certificate::Certificate;
+
+pub use embedded_tls::{CryptoRng, CryptoRngCore, TlsError};
 
 /// Whom the device takes for its gateway.
 #[derive(Clone, Copy, Debug)]
 pub struct Trust<'a> {
     /// The authority's certificate in DER, with a P-256 key.
     pub authority: &'a [u8],
-    /// The name that the gateway's certificate is for, at most 64 bytes. An IP address won't do.
+    /// The name, or the IPv4 address, that the gateway's certificate is for.
     pub name: &'a str,
+    /// Tells the seconds since 1970, as far as the device knows them. Where it doesn't, no dates are checked: see
+    /// [`no_clock`].
+    pub clock: fn() -> Option<u64>,
 }
+
+/// For devices that don't know the time.
+pub const fn no_clock() -> Option<u64> {
+    None
+}
+
+/// Why the other end isn't taken for the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Untrusted {
+    /// Caller: the authority's certificate can't be used. It has to be DER, version 3, P-256, ECDSA with SHA-256.
+    BadAuthority,
+    /// Caller: there is no name that could be expected.
+    NoName,
+    /// The other end finished the handshake, but has shown no certificate or not signed by its key.
+    NoProof,
+    /// It shows no certificate, or more than one.
+    NotOne,
+    /// Its certificate can't be read, or is of another kind than the authority's.
+    Unreadable,
+    /// Another authority, or none, has signed its certificate.
+    Authority,
+    /// Its certificate is for other names.
+    Name,
+    /// Its certificate doesn't hold yet, or no longer.
+    Dates,
+    /// Its certificate isn't meant for servers.
+    Purpose,
+    /// It hasn't the key of its certificate.
+    Signature,
+}
+
+impl core::fmt::Display for Untrusted {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::BadAuthority => "the authority's certificate can't be used",
+            Self::NoName => "no name to be expected",
+            Self::NoProof => "no certificate or signature was shown",
+            Self::NotOne => "one certificate is wanted, without a chain",
+            Self::Unreadable => "not a certificate with P-256 and SHA-256",
+            Self::Authority => "signed by another authority",
+            Self::Name => "for another name",
+            Self::Dates => "not valid at this time",
+            Self::Purpose => "not for servers",
+            Self::Signature => "without the certificate's key",
+        })
+    }
+}
+
+/// Why there is no connection in TLS.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum OpenError {
+    /// The other end isn't taken for the gateway.
+    Untrusted(Untrusted),
+    /// The socket or the handshake failed. [`TlsError::Io`] of kind `OutOfMemory` is a record for which there is no room.
+    Tls(TlsError),
+}
+
+impl core::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Untrusted(why) => write!(f, "not the gateway: {why}"),
+            Self::Tls(error) => write!(f, "no TLS: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for OpenError {}
 
 /// The buffers of a connection, in a static. `RECORD` is a record's plaintext with 22 bytes more, of which there are two; `WRITE`
 /// holds what is written at a time and 128 bytes more.
@@ -61,37 +139,37 @@ impl<const RECORD: usize, const WRITE: usize> Default for Memory<RECORD, WRITE> 
     }
 }
 
-/// Opens TLS on a connected socket. `C` tells the seconds since 1970, or [nothing](NoClock), and then no dates are checked.
+/// Opens TLS on a connected socket.
 ///
 /// `random` must be fit for cryptography: the connection is as secret as its numbers are.
 ///
 /// Without a limit of its own, as [`Connect`](crate::Connect) wants it. Dropped before it is ready, the socket is dropped, too.
-pub async fn open<'m, C, S, R, const RECORD: usize, const WRITE: usize>(
+pub async fn open<'m, S, R, const RECORD: usize, const WRITE: usize>(
     socket: S,
     memory: &'m mut Memory<RECORD, WRITE>,
     trust: &Trust<'_>,
     random: R,
-) -> Result<Transport<'m, S>, TlsError>
+) -> Result<Transport<'m, S>, OpenError>
 where
-    C: TlsClock,
     S: Read + Write + 'm,
     R: CryptoRngCore,
 {
     if trust.name.is_empty() {
-        return Err(TlsError::InvalidCertificate);
+        return Err(OpenError::Untrusted(Untrusted::NoName));
     }
     let records = Records { socket, buffer: &mut memory.arriving, filled: 0, given: 0 };
     let mut connection = TlsConnection::new(records, &mut memory.record, &mut memory.leaving);
     // embassy-net's flush waits for the peer's TCP.
     connection.set_flush_policy(FlushPolicy::Relaxed);
     let config = TlsConfig::new().with_server_name(trust.name);
-    let mut gateway = Gateway::<C, R>::new(trust, random);
-    connection.open(TlsContext::new(&config, &mut gateway)).await?;
-    if gateway.proof != Proof::Whole {
-        warning!("the gateway has not shown who it is");
-        return Err(TlsError::InvalidCertificate);
+    let mut gateway = Gateway { trust, proof: Proof::Nothing, random };
+    let opened = connection.open(TlsContext::new(&config, &mut gateway)).await;
+    match (opened, gateway.proof) {
+        (Ok(()), Proof::Whole) => Ok(Transport(connection)),
+        (_, Proof::Refused(why)) => Err(OpenError::Untrusted(why)),
+        (Err(error), _) => Err(OpenError::Tls(error)),
+        (Ok(()), _) => Err(OpenError::Untrusted(Untrusted::NoProof)),
     }
-    Ok(Transport(connection))
 }
 
 /// A connection in TLS. Its `read` is cancel-safe. The futures of embedded-tls don't move between threads.
@@ -122,58 +200,73 @@ impl<'m, S: Read + Write + 'm> Write for Transport<'m, S> {
 }
 
 /// What the gateway has proved so far, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Proof {
     Nothing,
-    /// It has shown a certificate that is trusted.
-    Certificate,
+    /// It has shown a certificate that is trusted: its key, and the hash of what was said until then.
+    Certificate(VerifyingKey, [u8; 32]),
     /// And that it has the key.
     Whole,
+    Refused(Untrusted),
 }
 
 /// The other end, as embedded-tls asks for it.
-struct Gateway<'a, C: TlsClock, R> {
-    certificates: CertVerifier<'a, Aes128GcmSha256, C, CERTIFICATE>,
+struct Gateway<'a, R> {
+    trust: &'a Trust<'a>,
     proof: Proof,
     random: R,
 }
 
-/// Longest certificate in bytes.
-const CERTIFICATE: usize = 1024;
+impl<R> Gateway<'_, R> {
+    fn refuse(&mut self, why: Untrusted) -> TlsError {
+        self.proof = Proof::Refused(why);
+        TlsError::InvalidCertificate
+    }
 
-impl<'a, C: TlsClock, R> Gateway<'a, C, R> {
-    fn new(trust: &Trust<'a>, random: R) -> Self {
-        let certificates = CertVerifier::new(Certificate::X509(trust.authority));
-        Self { certificates, proof: Proof::Nothing, random }
+    /// The key of a certificate that is trusted.
+    fn trusted(&self, shown: &CertificateRef<'_>) -> Result<VerifyingKey, Untrusted> {
+        let Proof::Nothing = self.proof else { return Err(Untrusted::NotOne) };
+        let [CertificateEntryRef::X509(shown)] = *shown.entries.as_slice() else {
+            return Err(Untrusted::NotOne);
+        };
+        let authority = Certificate::read(self.trust.authority).ok_or(Untrusted::BadAuthority)?;
+        let shown = Certificate::read(shown).ok_or(Untrusted::Unreadable)?;
+        shown.check(&authority, self.trust.name, (self.trust.clock)())?;
+        shown.key().ok_or(Untrusted::Unreadable)
     }
 }
 
-impl<C: TlsClock, R> TlsVerifier<Aes128GcmSha256> for Gateway<'_, C, R> {
-    fn set_hostname_verification(&mut self, name: &str) -> Result<(), TlsError> {
-        self.certificates.set_hostname_verification(name)
+impl<R> TlsVerifier<Aes128GcmSha256> for Gateway<'_, R> {
+    fn set_hostname_verification(&mut self, _name: &str) -> Result<(), TlsError> {
+        // It is known by `trust`.
+        Ok(())
     }
 
     fn verify_certificate(&mut self, transcript: &Sha256, shown: CertificateRef<'_>) -> Result<(), TlsError> {
-        if self.proof != Proof::Nothing || shown.entries.len() != 1 {
-            warning!("the gateway shows {} certificates, and one is wanted", shown.entries.len());
-            return Err(TlsError::InvalidCertificate);
-        }
-        self.certificates.verify_certificate(transcript, shown)?;
-        self.proof = Proof::Certificate;
+        let key = self.trusted(&shown).map_err(|why| self.refuse(why))?;
+        self.proof = Proof::Certificate(key, transcript.clone().finalize().into());
         Ok(())
     }
 
-    fn verify_signature(&mut self, signature: CertificateVerifyRef<'_>) -> Result<(), TlsError> {
-        if self.proof != Proof::Certificate {
-            return Err(TlsError::InvalidSignature);
+    fn verify_signature(&mut self, shown: CertificateVerifyRef<'_>) -> Result<(), TlsError> {
+        let Proof::Certificate(key, transcript) = &self.proof else {
+            return Err(self.refuse(Untrusted::NoProof));
+        };
+        // RFC 8446, 4.4.3: 64 spaces, what is signed, a zero byte, the hash.
+        const CONTEXT: &[u8] = b"TLS 1.3, server CertificateVerify\0";
+        let mut signed = [b' '; 64 + CONTEXT.len() + 32];
+        signed[64..64 + CONTEXT.len()].copy_from_slice(CONTEXT);
+        signed[64 + CONTEXT.len()..].copy_from_slice(transcript);
+        let is_ecdsa = matches!(shown.signature_scheme, SignatureScheme::EcdsaSecp256r1Sha256);
+        let signature = Signature::from_der(shown.signature).ok().filter(|_| is_ecdsa);
+        if signature.is_some_and(|signature| key.verify(&signed, &signature).is_ok()) {
+            self.proof = Proof::Whole;
+            return Ok(());
         }
-        self.certificates.verify_signature(signature)?;
-        self.proof = Proof::Whole;
-        Ok(())
+        Err(self.refuse(Untrusted::Signature))
     }
 }
 
-impl<C: TlsClock, R: CryptoRngCore> CryptoProvider for Gateway<'_, C, R> {
+impl<R: CryptoRngCore> CryptoProvider for Gateway<'_, R> {
     type CipherSuite = Aes128GcmSha256;
     // Devices show no certificate, so they sign nothing.
     type Signature = [u8; 0];

@@ -49,10 +49,14 @@ pub struct Firmware {
 }
 
 impl Firmware {
-    /// Boots the image `lamp` or `exercise` as this client of the gateway, with more settings as `key=value`, and
-    /// waits for its first line.
+    /// Boots the image `lamp` or `exercise`, or `tls/exercise` of the build with TLS, as this client of the gateway, with more
+    /// settings as `key=value`.
     pub async fn boot(gateway: &impl Listens, core: Core, image: &str, id: &str, settings: &[&str]) -> Self {
-        let image = images(core).join(image);
+        let (build, image) = match image.strip_prefix("tls/") {
+            Some(image) => (Build::Tls, image),
+            None => (Build::Plain, image),
+        };
+        let image = images(core, build).join(image);
         let serial = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let monitor = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
@@ -90,7 +94,14 @@ impl Firmware {
         firmware
     }
 
-    /// The same, as a member of a group.
+    /// The same image of the build with TLS, whose settings say whom it trusts; it may not get connected.
+    pub async fn exercise_in_tls(gateway: &impl Listens, id: &str, settings: &[&str]) -> Self {
+        let mut firmware = Self::boot(gateway, Core::M3, "tls/exercise", id, settings).await;
+        firmware.line("ready").await;
+        firmware
+    }
+
+    /// The image that does what it is told, connected, as a member of a group.
     pub async fn member(gateway: &impl Listens, id: &str, group: &str, settings: &[&str]) -> Self {
         let mut firmware = Self::exercise(gateway, id, settings).await;
         firmware.does(&format!("join {group}"), "joined").await;
@@ -206,22 +217,47 @@ async fn decode(
     }
 }
 
+/// What the firmware is built with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Build {
+    Plain,
+    Tls,
+}
+
+impl Build {
+    /// Its folder below the target's.
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Tls => "tls",
+        }
+    }
+
+    const fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain => &[],
+            Self::Tls => &["--features", "bugle-qemu-mps2/tls"],
+        }
+    }
+}
+
 /// Where the firmware's images are: in the folder of this target that `BUGLE_FIRMWARE` has, else where cargo puts them.
-fn images(core: Core) -> &'static PathBuf {
-    static IMAGES: [OnceLock<PathBuf>; 2] = [const { OnceLock::new() }; 2];
-    IMAGES[core as usize].get_or_init(|| match std::env::var_os("BUGLE_FIRMWARE") {
-        Some(folder) => Path::new(&folder).join(core.target()).join("release"),
-        None => build(core),
+fn images(core: Core, build: Build) -> &'static PathBuf {
+    static IMAGES: [[OnceLock<PathBuf>; 2]; 2] = [const { [const { OnceLock::new() }; 2] }; 2];
+    IMAGES[core as usize][build as usize].get_or_init(|| match std::env::var_os("BUGLE_FIRMWARE") {
+        Some(folder) => Path::new(&folder).join(build.folder()).join(core.target()).join("release"),
+        None => build_images(core, build),
     })
 }
 
-fn build(core: Core) -> PathBuf {
+fn build_images(core: Core, build: Build) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let folder = root.join("firmware-example");
     let mut command = std::process::Command::new("../tests/thumb-toolchain");
     command.current_dir(&folder).args(["build", "--release", "--locked", "--target", core.target()]);
+    command.args(build.features());
     // A folder of its own, whatever folder these tests are built in.
-    let target = folder.join("target");
+    let target = folder.join("target").join(build.folder());
     command.env("CARGO_TARGET_DIR", &target);
     let built = command.output().unwrap();
     assert!(built.status.success(), "no firmware:\n{}", String::from_utf8_lossy(&built.stderr));

@@ -14,7 +14,7 @@ use hmac::{Hmac, Mac};
 use p256::ecdh::EphemeralSecret;
 use p256::elliptic_curve::sec1::ToEncodedPoint;
 use rand_core::OsRng;
-use sha2::Digest;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
@@ -156,18 +156,103 @@ async fn serve_without_certificate(mut stream: DuplexStream) {
 async fn a_server_that_shows_no_certificate_is_refused_though_it_finishes_the_handshake() {
     let (near, far) = tokio::io::duplex(4096);
     let server = tokio::spawn(serve_without_certificate(far));
-    let trust = Trust { authority: b"nobody's", name: "gateway.test" };
+    let trust = Trust { authority: b"nobody's", name: "gateway.test", clock: no_clock };
     let mut memory = Memory::<1048, 640>::new();
-    let opened = open::<NoClock, _, _, 1048, 640>(FromTokio::new(near), &mut memory, &trust, OsRng).await;
-    assert!(matches!(opened, Err(TlsError::InvalidCertificate)), "{:?}", opened.err());
+    let opened = open(FromTokio::new(near), &mut memory, &trust, OsRng).await;
+    assert!(matches!(opened, Err(OpenError::Untrusted(Untrusted::NoProof))), "{:?}", opened.err());
     server.await.unwrap();
 }
 
 #[tokio::test]
 async fn a_gateway_without_a_name_is_not_looked_for() {
     let (near, _far) = tokio::io::duplex(16);
-    let trust = Trust { authority: b"", name: "" };
+    let trust = Trust { authority: b"", name: "", clock: no_clock };
     let mut memory = Memory::<64, 160>::new();
-    let opened = open::<NoClock, _, _, 64, 160>(FromTokio::new(near), &mut memory, &trust, OsRng).await;
-    assert!(matches!(opened, Err(TlsError::InvalidCertificate)));
+    let opened = open(FromTokio::new(near), &mut memory, &trust, OsRng).await;
+    assert!(matches!(opened, Err(OpenError::Untrusted(Untrusted::NoName))));
+}
+
+/// An authority, and a certificate that it has signed, changed by `change`.
+fn signed(change: impl FnOnce(&mut CertificateParams)) -> (Vec<u8>, Vec<u8>) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "authority");
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let names = ["gateway.test", "*.site.example", "10.0.2.2"].map(std::string::String::from);
+    let mut params = CertificateParams::new(names).unwrap();
+    change(&mut params);
+    let certificate = params.signed_by(&KeyPair::generate().unwrap(), &authority).unwrap();
+    (authority.der().to_vec(), certificate.der().to_vec())
+}
+
+fn check(authority: &[u8], shown: &[u8], name: &str, now: Option<u64>) -> Result<(), Untrusted> {
+    let authority = Certificate::read(authority).ok_or(Untrusted::BadAuthority)?;
+    Certificate::read(shown).ok_or(Untrusted::Unreadable)?.check(&authority, name, now)
+}
+
+#[test]
+fn a_certificate_is_for_its_names_and_addresses_within_its_dates() {
+    let (authority, shown) = signed(|params| {
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2026, 12, 31);
+    });
+    for name in ["gateway.test", "GATEWAY.test", "a.site.example", "10.0.2.2"] {
+        assert_eq!(check(&authority, &shown, name, None), Ok(()), "{name}");
+    }
+    for name in
+        ["gateway.tes", "site.example", "a.b.site.example", "10.0.2.3", "authority", "rcgen self signed cert"]
+    {
+        assert_eq!(check(&authority, &shown, name, None), Err(Untrusted::Name), "{name}");
+    }
+    let day = |days: u64| Some(days * 86_400);
+    for (now, expected) in [
+        (day(20_453), Err(Untrusted::Dates)),
+        (day(20_454), Ok(())),
+        (day(20_818), Ok(())),
+        (day(20_819), Err(Untrusted::Dates)),
+    ] {
+        assert_eq!(check(&authority, &shown, "gateway.test", now), expected, "{now:?}");
+    }
+}
+
+#[test]
+fn a_certificate_that_another_has_signed_or_that_is_for_clients_is_refused() {
+    let (authority, shown) = signed(|_| {});
+    // Of the same name, with another key.
+    let (other, _) = signed(|_| {});
+    assert_eq!(check(&other, &shown, "gateway.test", None), Err(Untrusted::Authority));
+    assert_eq!(check(&shown, &shown, "gateway.test", None), Err(Untrusted::Authority));
+    assert_eq!(check(b"", &shown, "gateway.test", None), Err(Untrusted::BadAuthority));
+    assert_eq!(check(&authority, &authority, "gateway.test", None), Err(Untrusted::Name));
+    use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    let (authority, shown) = signed(|params| params.extended_key_usages = [ClientAuth].into());
+    assert_eq!(check(&authority, &shown, "gateway.test", None), Err(Untrusted::Purpose));
+    let (authority, shown) = signed(|params| params.extended_key_usages = [ClientAuth, ServerAuth].into());
+    assert_eq!(check(&authority, &shown, "gateway.test", None), Ok(()));
+}
+
+#[test]
+fn a_certificate_with_a_critical_extension_that_is_unknown_is_unreadable() {
+    for (is_critical, expected) in [(false, Ok(())), (true, Err(Untrusted::Unreadable))] {
+        let (authority, shown) = signed(|params| {
+            let mut extension = rcgen::CustomExtension::from_oid_content(&[1, 2, 3, 4], std::vec![5, 0]);
+            extension.set_criticality(is_critical);
+            params.custom_extensions = std::vec![extension];
+        });
+        assert_eq!(check(&authority, &shown, "gateway.test", None), expected, "critical: {is_critical}");
+    }
+}
+
+#[test]
+fn no_changed_byte_of_a_certificate_goes_unnoticed_and_none_panics() {
+    let (authority, shown) = signed(|_| {});
+    assert_eq!(check(&authority, &shown, "gateway.test", None), Ok(()));
+    for at in 0..shown.len() {
+        for change in [1, 0x80, 0xFF] {
+            let mut changed = shown.clone();
+            changed[at] ^= change;
+            assert!(check(&authority, &changed, "gateway.test", None).is_err(), "byte {at}");
+        }
+        assert_eq!(check(&authority, &shown[..at], "gateway.test", None), Err(Untrusted::Unreadable));
+    }
 }

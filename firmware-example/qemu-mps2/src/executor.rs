@@ -13,7 +13,7 @@ static HAS_WORK: AtomicBool = AtomicBool::new(false);
 pub fn run(init: impl FnOnce(Spawner)) -> ! {
     static EXECUTOR: StaticCell<raw::Executor> = StaticCell::new();
     let executor: &'static raw::Executor = EXECUTOR.init(raw::Executor::new(core::ptr::null_mut()));
-    init(executor.spawner());
+    begin(init, executor.spawner());
     loop {
         HAS_WORK.store(false, Ordering::Relaxed);
         // Safety: it is polled here alone, never from within itself, and was initialised above.
@@ -25,6 +25,12 @@ pub fn run(init: impl FnOnce(Spawner)) -> ! {
             }
         });
     }
+}
+
+/// Apart from the loop, in whose place on the stack all that the start takes would stay for ever.
+#[inline(never)]
+fn begin(init: impl FnOnce(Spawner), spawner: Spawner) {
+    init(spawner);
 }
 
 #[allow(unsafe_code, reason = "the name by which embassy finds it")]

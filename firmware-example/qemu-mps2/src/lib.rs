@@ -17,6 +17,8 @@ pub mod settings;
 mod silent;
 mod stack;
 mod time;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use executor::run;
 pub use network::{Network, Sockets, start_network};

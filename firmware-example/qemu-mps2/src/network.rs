@@ -1,27 +1,21 @@
 //! The network: the LAN9118 with its interrupt, embassy-net, and sockets for the SDK's runner.
 
-use core::net::Ipv4Addr;
-
 use bugle_device::Connect;
+use bugle_sockets::{Buffers, CannotConnect};
 use embassy_executor::Spawner;
-use embassy_net::tcp::{ConnectError, TcpSocket};
 use embassy_net::{Config, Ipv4Cidr, Stack, StackResources, StaticConfigV4};
 use embassy_net_lan9118::{Lan9118, Mmio, State};
 use static_cell::{ConstStaticCell, StaticCell};
 
 use crate::interrupts::Interrupt;
-use crate::settings::Settings;
+use crate::settings::{HOST, Settings};
 
 static STATE: State = State::new();
 
-/// Bytes of the TCP windows. The board's receive FIFO has 10,560.
-const RECEIVE: usize = 4096;
-const TRANSMIT: usize = 2048;
-
 type Driver = Lan9118<'static, Mmio>;
 
-/// Sockets at a time, DHCP's included.
-pub type Network = StackResources<3>;
+/// Sockets at a time, those of DHCP and DNS included.
+pub type Network = StackResources<4>;
 
 #[allow(unsafe_code, reason = "where the board has its controller")]
 fn registers() -> Mmio {
@@ -48,8 +42,8 @@ pub fn start_network(spawner: Spawner, settings: &Settings) -> Stack<'static> {
     let config = match settings.address() {
         Some(address) => Config::ipv4_static(StaticConfigV4 {
             address: Ipv4Cidr::new(address, 24),
-            gateway: Some(settings.gateway().0),
-            dns_servers: Default::default(),
+            gateway: Some(HOST),
+            dns_servers: settings.dns().into_iter().collect(),
         }),
         None => Config::dhcpv4(Default::default()),
     };
@@ -67,39 +61,30 @@ async fn serve(mut runner: embassy_net::Runner<'static, Driver>) -> ! {
     runner.run().await
 }
 
-/// Opens sockets to the gateway.
-pub struct Sockets {
-    stack: Stack<'static>,
-    gateway: (Ipv4Addr, u16),
-    receive: &'static mut [u8; RECEIVE],
-    transmit: &'static mut [u8; TRANSMIT],
-}
+/// Opens connections to the gateway, by TCP or, with the feature `tls`, by TLS.
+pub struct Sockets(Inner);
+
+#[cfg(not(feature = "tls"))]
+type Inner = bugle_sockets::Sockets<'static>;
+#[cfg(feature = "tls")]
+type Inner = crate::tls::Sockets;
 
 impl Sockets {
     /// To the gateway of these settings. Can be called once.
     pub fn new(stack: Stack<'static>, settings: &Settings) -> Self {
-        static RECEIVE_BUFFER: ConstStaticCell<[u8; RECEIVE]> = ConstStaticCell::new([0; RECEIVE]);
-        static TRANSMIT_BUFFER: ConstStaticCell<[u8; TRANSMIT]> = ConstStaticCell::new([0; TRANSMIT]);
-        let (receive, transmit) = (RECEIVE_BUFFER.take(), TRANSMIT_BUFFER.take());
-        Self { stack, gateway: settings.gateway(), receive, transmit }
+        static BUFFERS: ConstStaticCell<Buffers> = ConstStaticCell::new(Buffers::new());
+        let sockets = bugle_sockets::Sockets::new(stack, settings.gateway(), BUFFERS.take());
+        #[cfg(feature = "tls")]
+        let sockets = crate::tls::sockets(sockets, settings);
+        Self(sockets)
     }
 }
 
 impl Connect for Sockets {
-    type Transport<'t> = TcpSocket<'t>;
-    type Error = ConnectError;
+    type Transport<'t> = <Inner as Connect>::Transport<'t>;
+    type Error = CannotConnect;
 
-    async fn connect(&mut self) -> Result<TcpSocket<'_>, ConnectError> {
-        // Without an address yet, or with the cable out. The runner limits how long this takes.
-        self.stack.wait_config_up().await;
-        let mut socket = TcpSocket::new(self.stack, &mut *self.receive, &mut *self.transmit);
-        socket.set_nagle_enabled(false);
-        match socket.connect(self.gateway).await {
-            Ok(()) => Ok(socket),
-            Err(error) => {
-                defmt::warn!("cannot connect: {}", error);
-                Err(error)
-            }
-        }
+    async fn connect(&mut self) -> Result<Self::Transport<'_>, CannotConnect> {
+        self.0.connect().await
     }
 }

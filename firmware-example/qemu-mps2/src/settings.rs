@@ -3,7 +3,12 @@
 
 use core::net::Ipv4Addr;
 
+use bugle_sockets::{Gateway, Host};
+
 use crate::semihosting;
+
+/// The host's loopback, as it is seen from inside; also the way to everywhere else.
+pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
 /// What a firmware is told at its start.
 #[derive(Clone, Copy, Debug)]
@@ -47,10 +52,15 @@ impl Settings {
         self.text("group").unwrap_or("floor3")
     }
 
-    /// Where the gateway is: port `port` (1883) of the host's loopback, which is 10.0.2.2 from inside.
-    pub fn gateway(&self) -> (Ipv4Addr, u16) {
+    /// Where the gateway is: `gateway`, a name or an address, else the host's loopback; and `port`, else 1883.
+    pub fn gateway(&self) -> Gateway<'static> {
         let port = self.number("port").and_then(|port| port.try_into().ok()).unwrap_or(1883);
-        (Ipv4Addr::new(10, 0, 2, 2), port)
+        Gateway { host: self.text("gateway").map_or(Host::Address(HOST), Host::new), port }
+    }
+
+    /// Who resolves names where the address is fixed: `dns`. DHCP tells by itself.
+    pub fn dns(&self) -> Option<Ipv4Addr> {
+        self.text("dns")?.parse().ok()
     }
 
     /// The board's own address: `address`, else it asks DHCP. With one from DHCP a cable that is pulled out ends every

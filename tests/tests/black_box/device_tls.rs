@@ -1,7 +1,7 @@
 //! The device SDK's TLS against the gateway's: what goes through it, and whom it doesn't take for its gateway.
 
 use bugle_device::Target;
-use bugle_device::tls::{Memory, NoClock, TlsClock, TlsError, Transport, Trust, open};
+use bugle_device::tls::{Memory, OpenError, Transport, Trust, Untrusted, no_clock, open};
 use bugle_tests::{App, Authority, Certificate, Device, Gateway, Setup, Version, config, free_port, soon};
 use embedded_io_adapters::tokio_1::FromTokio;
 use rand_core::OsRng;
@@ -19,20 +19,17 @@ async fn gateway(certificate: &Certificate) -> (Gateway, u16) {
     (setup.start().await, port)
 }
 
-async fn connect<C: TlsClock>(
+async fn connect(
     port: u16,
     authority: &Authority,
     name: &str,
-) -> Result<Transport<'static, FromTokio<TcpStream>>, TlsError> {
+    clock: fn() -> Option<u64>,
+) -> Result<Transport<'static, FromTokio<TcpStream>>, OpenError> {
     let der = std::fs::read(authority.der()).unwrap();
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let memory = Box::leak(Box::new(Memory::<1048, 640>::new()));
-    let trust = Trust { authority: &der, name };
-    soon(
-        "the end of the handshake",
-        open::<C, _, _, 1048, 640>(FromTokio::new(stream), memory, &trust, OsRng),
-    )
-    .await
+    let trust = Trust { authority: &der, name, clock };
+    soon("the end of the handshake", open(FromTokio::new(stream), memory, &trust, OsRng)).await
 }
 
 #[tokio::test]
@@ -43,7 +40,7 @@ async fn a_device_proves_its_gateway_and_sends_and_takes_8_kib_through_tls() {
 async fn send_and_take() {
     let authority = Authority::new();
     let (gateway, port) = gateway(&authority.sign("server", &[NAME])).await;
-    let transport = connect::<NoClock>(port, &authority, NAME).await.unwrap();
+    let transport = connect(port, &authority, NAME, no_clock).await.unwrap();
     let mut config = config("device", "");
     config.flush = true;
     let mut device = Device::connect_in_tls(transport, config).await.unwrap();
@@ -59,27 +56,32 @@ async fn send_and_take() {
     }
 }
 
-#[tokio::test]
-async fn a_device_refuses_a_wrong_name_another_authority_and_a_certificate_that_signed_itself() {
-    let authority = Authority::new();
-    let (_gateway, port) = gateway(&authority.sign("server", &["elsewhere.test"])).await;
-    assert!(matches!(
-        connect::<NoClock>(port, &authority, NAME).await.err(),
-        Some(TlsError::InvalidCertificate)
-    ));
-    assert!(connect::<NoClock>(port, &authority, "elsewhere.test").await.is_ok());
-    let other = Authority::new();
-    assert!(connect::<NoClock>(port, &other, "elsewhere.test").await.is_err());
-
-    let (_gateway, port) = gateway(&authority.self_signed("own", &[NAME])).await;
-    assert!(matches!(
-        connect::<NoClock>(port, &authority, NAME).await.err(),
-        Some(TlsError::InvalidCertificate)
-    ));
+/// Why the device doesn't take this for its gateway.
+async fn refused(port: u16, authority: &Authority, name: &str, clock: fn() -> Option<u64>) -> Untrusted {
+    match connect(port, authority, name, clock).await {
+        Err(OpenError::Untrusted(why)) => why,
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("{name} was taken for the gateway"),
+    }
 }
 
 #[tokio::test]
-async fn a_device_refuses_a_chain_where_a_certificate_that_is_no_authority_has_signed_another() {
+async fn a_device_refuses_a_wrong_name_another_authority_and_a_certificate_that_signed_itself() {
+    let authority = Authority::new();
+    let (_gateway, port) = gateway(&authority.sign("server", &["elsewhere.test", "127.0.0.1"])).await;
+    assert_eq!(refused(port, &authority, NAME, no_clock).await, Untrusted::Name);
+    for name in ["elsewhere.test", "127.0.0.1"] {
+        assert!(connect(port, &authority, name, no_clock).await.is_ok(), "{name}");
+    }
+    let other = Authority::new();
+    assert_eq!(refused(port, &other, "elsewhere.test", no_clock).await, Untrusted::Authority);
+
+    let (_gateway, port) = gateway(&authority.self_signed("own", &[NAME])).await;
+    assert_eq!(refused(port, &authority, NAME, no_clock).await, Untrusted::Authority);
+}
+
+#[tokio::test]
+async fn a_device_refuses_a_chain_whoever_has_signed_what() {
     let authority = Authority::new();
     let server = authority.sign("server", &["elsewhere.test"]);
     // Both are trusted one by one; shown together, it could be any of them.
@@ -87,32 +89,17 @@ async fn a_device_refuses_a_chain_where_a_certificate_that_is_no_authority_has_s
     let both = [&other, &server].map(|one| std::fs::read_to_string(&one.certificate).unwrap()).concat();
     std::fs::write(&other.certificate, both).unwrap();
     let (_gateway, port) = gateway(&other).await;
-    assert!(matches!(
-        connect::<NoClock>(port, &authority, NAME).await.err(),
-        Some(TlsError::InvalidCertificate)
-    ));
+    assert_eq!(refused(port, &authority, NAME, no_clock).await, Untrusted::NotOne);
 }
 
-struct Now;
-struct Year1970;
-
-impl TlsClock for Now {
-    fn now() -> Option<u64> {
-        std::time::SystemTime::UNIX_EPOCH.elapsed().ok().map(|time| time.as_secs())
-    }
-}
-
-impl TlsClock for Year1970 {
-    fn now() -> Option<u64> {
-        Some(1)
-    }
+fn now() -> Option<u64> {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().ok().map(|time| time.as_secs())
 }
 
 #[tokio::test]
 async fn a_device_with_a_clock_refuses_a_certificate_out_of_its_dates() {
     let authority = Authority::new();
     let (_gateway, port) = gateway(&authority.sign("server", &[NAME])).await;
-    assert!(connect::<Now>(port, &authority, NAME).await.is_ok());
-    let refused = connect::<Year1970>(port, &authority, NAME).await.err();
-    assert!(matches!(refused, Some(TlsError::InvalidCertificate)), "{refused:?}");
+    assert!(connect(port, &authority, NAME, now).await.is_ok());
+    assert_eq!(refused(port, &authority, NAME, || Some(1)).await, Untrusted::Dates);
 }

@@ -6,4 +6,6 @@ mod cable;
 mod lamp;
 mod limits;
 mod modes;
+mod names;
 mod restart;
+mod tls;

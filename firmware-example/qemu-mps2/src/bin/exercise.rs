@@ -29,8 +29,12 @@ use embassy_time::{Delay, Duration, Instant, Timer};
 use heapless::{String, Vec};
 use static_cell::{ConstStaticCell, StaticCell};
 
-/// Takes and sends payloads of 8 KiB.
+/// Takes and sends payloads of 8 KiB; of 2 KiB in TLS, whose stack takes the place.
+#[cfg(not(feature = "tls"))]
 type Memory = State<'static, NoopRawMutex, 10_240, 8_704, 8, 4, 128, 512>;
+#[cfg(feature = "tls")]
+type Memory = State<'static, NoopRawMutex, 4_096, 2_304, 8, 4, 128, 512>;
+const MAX_BODY: u16 = if cfg!(feature = "tls") { 2_300 } else { 8_400 };
 type Bugle = Client<'static, NoopRawMutex>;
 
 #[cortex_m_rt::entry]
@@ -50,10 +54,11 @@ async fn exercise(stack: Stack<'static>, settings: Settings) {
     // Made by the compiler: made at run time, it would stand on the stack first.
     static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(State::new());
     let mut config = Config::new(settings.client_id(), settings.secret(), settings.seed());
-    config.max_body = Some(8_400);
+    config.max_body = Some(MAX_BODY);
     config.keep_alive = settings.number("keepalive").unwrap_or(60) as u16;
     config.ack_timeout = settings.number("ack").unwrap_or(30_000);
     config.backoff_cap = 1_000;
+    config.flush = cfg!(feature = "tls");
     config.session_expiry = settings.number("expiry").unwrap_or(0);
     let (client, mut runner) = match new(MEMORY.take(), config, now) {
         Ok(made) => made,
