@@ -18,6 +18,7 @@ mod mqtt_standard;
 mod operator;
 mod readme;
 mod slow_reader;
+mod soak;
 mod sys_topics;
 mod tls;
 mod websocket;
