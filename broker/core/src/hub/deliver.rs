@@ -63,12 +63,14 @@ impl Shard {
         None
     }
 
-    /// *one*: a client whose inbox isn't open is OFFLINE. A sender that names itself is the recipient.
+    /// *one*: a client whose inbox isn't open is OFFLINE. A sender that names itself is the recipient, unless it wants
+    /// none of its own (S5).
     fn deliver_to_client(&mut self, round: &mut Round<'_>) {
         let Target::Client(id) = &round.signal.target else { return };
         let online = self.by_identity.get(id.as_str()).copied();
         let open = online.and_then(|key| Some((key, self.clients.get(key)?.inbox?)));
         match open {
+            Some((key, reception)) if reception.no_local && *id == round.signal.sender => self.consider(key),
             Some((key, reception)) => self.give(round, key, reception),
             None => self.settle_without_mailbox(round, id, Status::Offline),
         }

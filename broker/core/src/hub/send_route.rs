@@ -220,6 +220,8 @@ impl Shard {
                     Some((key, client.inbox?))
                 });
                 match online {
+                    // No Local always wins (S5).
+                    Some((key, reception)) if reception.no_local && key == own => {}
                     Some(recipient) if self.client_may(recipient.0, Action::Receive, object) => {
                         found.recipients.push(recipient);
                     }

@@ -80,6 +80,22 @@ pub fn s5_no_local(run: Run) {
     assert_eq!(stage.receipt(r1, "g/g?receipt=each", "back"), "app=DELIVERED");
 }
 
+/// A send to the own inbox went there although that is subscribed with No Local.
+pub fn s5_no_local_own_inbox(run: Run) {
+    if run.from != Kind::Mqtt5 {
+        return;
+    }
+    let mut stage = Stage::open(run);
+    let app = stage.gateway.connect(run.from, "app", Options { no_local: true, ..stage.options() });
+    let r1 = stage.stranger("r1");
+    assert_eq!(stage.receipt(app, "c/app?receipt=each", "to myself"), "");
+    for _ in 0..2 {
+        stage.accepted(app, "c/app?echo=1", "to myself");
+    }
+    stage.accepted(r1, "c/app", "from another");
+    assert_eq!(stage.gateway.texts(app), ["from another"]);
+}
+
 /// A gateway with all the clients that it may have still lets one take over its own connection.
 pub fn s1_full(run: Run) {
     let mut stage = Stage::new(run, |setup| setup.limits.clients_per_shard = 1);

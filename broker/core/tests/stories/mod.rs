@@ -21,6 +21,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("S1 an id that is no client id is a plain client", identity::s1_plain_client),
     ("S2 leaving, and the end of a connection, end membership", identity::s2_leaving),
     ("S5 No Local wins over only and echo", identity::s5_no_local),
+    ("S5 No Local wins in the own inbox too", identity::s5_no_local_own_inbox),
     ("S7 100 at once, then refused or slowed", rate::s7_rate),
     ("S7 QoS 0 is slowed", rate::s7_qos_0),
     ("S7 while slowed, pings are answered", rate::s7_pings),
