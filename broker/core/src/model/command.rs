@@ -9,8 +9,8 @@ use super::{
 };
 use crate::mqtt::RetainHandling;
 
-/// A session's own number for a request, given back with the answer: an MQTT packet identifier (0 where
-/// there is none) or the number of a device's frame.
+/// A session's own number for a request, given back with the answer: an MQTT packet identifier (a number above
+/// 65,535 where there is none) or the number of a device's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u32);
 

@@ -585,11 +585,6 @@ fn outcome(reason: ReasonCode) -> Status {
     if reason.is_failure() { Status::Denied } else { Status::Delivered }
 }
 
-/// A request's number, or none for QoS 0.
-fn number(id: Option<NonZeroU16>) -> u32 {
-    id.map_or(0, |id| id.get().into())
-}
-
 /// The only version with properties, reason codes in acknowledgements, and refusals.
 fn is_expressive(version: Version) -> bool {
     version == Version::V5

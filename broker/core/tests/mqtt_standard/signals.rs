@@ -2,7 +2,8 @@
 //! protocol (S1, S2, S8, S9).
 
 use crate::gateway::{Kind, Options, SendSpec};
-use crate::peer::{Broker, How, Peer, V5, V311, VERSIONS, Version, each, publish};
+use crate::peer::{Broker, How, Peer, V5, V311, VERSIONS, Version, each, each_with, publish};
+use bugle_core::hub::owner;
 use bugle_core::mqtt::Publish;
 
 fn app(broker: &mut Broker, version: Version) -> Peer {
@@ -39,6 +40,33 @@ fn s8_a_signal_at_qos_2_is_delivered_once_and_told() {
         assert_eq!(statuses(&broker.heard(&mut app)), "lamp:DELIVERED");
         assert_eq!(broker.pubcomp(&mut lamp, 1), [""; 0]);
     });
+}
+
+/// T3: while an earlier QoS 0 send still waited for other shards, its notice was written for the refusal of a later one.
+#[test]
+fn t3_the_refusal_of_a_qos_0_send_is_told_as_its_own() {
+    each_with(
+        &VERSIONS,
+        |limits| limits.receipts_per_client = 1,
+        |mut broker, version| {
+            let shards = broker.gateway.shards.len() as u16;
+            if shards == 1 {
+                return;
+            }
+            let mut app = app(&mut broker, version);
+            let far =
+                (0..).map(|n| format!("r{n}")).find(|id| owner(id, shards) != owner("app", shards)).unwrap();
+            let mut lamp = broker.fresh(version, &far);
+            broker.subscribe(&mut lamp, "sig/g/floor", 0);
+            broker.gateway.hold(true);
+            let first = publish(0, 0, "sig/g/floor?id=first&receipt=each", "on");
+            assert_eq!(broker.publish_as(&mut app, &first, &[]), [""; 0], "it waits for the other shard");
+            let heard = broker.publish(&mut app, 0, 0, "sig/g/floor?id=second&receipt=each", "refused");
+            assert!(heard.len() == 1 && heard[0].contains("\"id\":\"second\""), "{heard:?}");
+            broker.gateway.hold(false);
+            assert_eq!(statuses(&broker.heard(&mut app)), format!("{far}:UNCONFIRMED"));
+        },
+    );
 }
 
 /// S8, S9: the link is lost behind the write. The sender hears UNCONFIRMED; the session gets it again, unless it is late.

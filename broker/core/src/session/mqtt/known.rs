@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 use std::rc::Rc;
 
 use super::state::{Outstanding, Pending};
-use super::{MqttSession, Phase, number};
+use super::{MqttSession, Phase};
 use crate::model::{
     About, Addressed, AsSent, Command, Publication, QoS, ReceiptMode, RequestId, Signal, Status, Text,
 };
@@ -112,7 +112,7 @@ impl MqttSession {
         let form = u32::from(is_expressive) | u32::from(qos.as_u8()) << 1;
         let packet_id_at = id.map(|_| header + known.field.len());
         let as_sent = AsSent { packet, packet_id_at, form };
-        let request = RequestId(number(id));
+        let request = RequestId(self.state.number(id));
         let wants_notices = self.wants_notices();
         let (command, is_heard, about) = match &known.meaning {
             Meaning::Topic(topic) => {

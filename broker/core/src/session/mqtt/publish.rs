@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::connect::packet_id;
 use super::notice::shortened;
 use super::state::{Answer, Outstanding, Pending};
-use super::{MqttSession, number, passthrough, reasons, signal_topic};
+use super::{MqttSession, passthrough, reasons, signal_topic};
 use crate::model::{
     About, Addressed, Command, Instant, Publication, QoS, Reason, ReceiptMode, Refusal, RequestId, Signal,
     Text,
@@ -39,7 +39,7 @@ impl MqttSession {
         if !self.is_new(publish) {
             return None;
         }
-        let request = RequestId(number(publish.packet_id));
+        let request = RequestId(self.state.number(publish.packet_id));
         let judged = self.judged(&topic, publish, request, now);
         if let Ok(command) = &judged
             && !publish.retain
@@ -176,7 +176,7 @@ impl MqttSession {
         });
         let Some(at) = at else { return };
         if earlier
-            && request.0 != 0
+            && packet_id(request.0).is_some()
             && let Some(Outstanding { pending: Pending::Publish { answer, .. }, .. }) =
                 self.state.outstanding.get_mut(at)
         {
@@ -184,7 +184,7 @@ impl MqttSession {
             return;
         }
         self.acknowledge(at, refusal.as_ref());
-        if request.0 != 0 {
+        if packet_id(request.0).is_some() {
             self.acknowledge_waiting();
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct SessionState {
     /// Asked of the hub and unanswered, in order; bounded by `requests_per_client`, or one more where a packet
     /// makes two requests.
     pub(super) outstanding: VecDeque<Outstanding>,
+    /// How many requests had no packet identifier.
+    unidentified: u32,
     pub(super) groups: BTreeMap<GroupName, Forms>,
     pub(super) inbox: Forms,
     /// The subscription to `{prefix}/r/{me}`.
@@ -47,6 +49,7 @@ impl SessionState {
             in_flight: InFlight::new(),
             received: BTreeSet::new(),
             outstanding: VecDeque::new(),
+            unidentified: 0,
             groups: BTreeMap::new(),
             inbox: Forms::default(),
             notice_reception: None,
@@ -54,6 +57,20 @@ impl SessionState {
             subscribes: 0,
             persistent: false,
             resumed: false,
+        }
+    }
+
+    /// The number of a new request: its packet identifier or, where it has none, one that is no identifier, so that
+    /// answers to several of these can be told apart.
+    pub(super) fn number(&mut self, id: Option<NonZeroU16>) -> u32 {
+        const IDENTIFIERS: u32 = 1 << 16;
+        match id {
+            Some(id) => id.get().into(),
+            None => {
+                // Below the numbers of a packet's second request.
+                self.unidentified = (self.unidentified + 1) % ((1 << 31) - IDENTIFIERS);
+                IDENTIFIERS + self.unidentified
+            }
         }
     }
 
@@ -120,7 +137,7 @@ impl SessionState {
 /// A request that waits for its answer.
 #[derive(Debug)]
 pub(super) struct Outstanding {
-    /// The packet identifier, or 0.
+    /// The packet identifier, or a number above those.
     pub(super) request: u32,
     pub(super) pending: Pending,
 }

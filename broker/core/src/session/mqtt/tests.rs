@@ -88,12 +88,14 @@ struct Script {
     session: MqttSession,
     version: Version,
     now: Instant,
+    /// The number of the last publish without a packet identifier.
+    unidentified: u32,
 }
 
 impl Script {
     fn new(version: Version, config: SessionConfig) -> Self {
         let now = Instant::from_millis(1000);
-        Self { session: MqttSession::new(Arc::new(config), now), version, now }
+        Self { session: MqttSession::new(Arc::new(config), now), version, now, unidentified: 0 }
     }
 
     /// A client that is in.
@@ -134,6 +136,13 @@ impl Script {
     fn bytes(&mut self, mut bytes: &[u8]) -> Vec<Command<'static>> {
         let mut commands = Vec::new();
         while let Some(command) = self.session.handle_bytes(&mut bytes, self.now) {
+            if let Command::Refuse { request, .. }
+            | Command::Send { request: Some(request), .. }
+            | Command::Publish { request: Some(request), .. } = &command
+                && request.0 > u16::MAX.into()
+            {
+                self.unidentified = request.0;
+            }
             commands.push(command.into_owned());
         }
         assert!(bytes.is_empty(), "input is used up or kept");
@@ -175,7 +184,9 @@ impl Script {
         self.reply(Reply::Done(RequestId(request)));
     }
 
+    /// Refuses a request, 0 for the last one that had no packet identifier.
     fn refuse(&mut self, request: u32, refusal: Refusal) {
+        let request = if request == 0 { self.unidentified } else { request };
         self.reply(Reply::Refused(RequestId(request), refusal));
     }
 
