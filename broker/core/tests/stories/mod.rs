@@ -51,6 +51,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("S11 whatever joins and leaves, in the end the members get it", order::s11_churn),
     ("S11 a leave holds for what is still on its way", order::s11_leaves),
     ("S12 the same id within 120 s is the first outcome", once::s12_repeated),
+    ("S12 a repetition that nobody waits for is none", once::s12_repeated_unasked),
     ("S12 a repetition may ask for more than the first", once::s12_asked_later),
     ("S12 a repetition joins the wait for the outcome", once::s12_joins),
     ("S12 ids are the identity's, over connections and protocols", once::s12_identity),

@@ -50,6 +50,18 @@ pub fn s12_repeated(run: Run) {
     assert!(stage.gateway.shards.iter().all(|shard| shard.deadline().is_none()), "no timer is left");
 }
 
+/// A repetition by QoS 0 was delivered again, since nobody waits for its answer.
+pub fn s12_repeated_unasked(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let r1 = stage.member("r1");
+    for _ in 0..3 {
+        stage.accepted(app, "g/g?id=m-1&qos=0", "on");
+    }
+    assert_eq!(stage.gateway.texts(r1), ["on"]);
+    assert_eq!(duplicates(&stage), (2, 0));
+}
+
 /// Counts are known even if the first send asked for nothing; names only if it asked for them.
 pub fn s12_asked_later(run: Run) {
     let mut stage = Stage::open(run);
