@@ -95,6 +95,33 @@ fn s9_an_unacknowledged_signal_comes_again_unless_its_deadline_is_past() {
     });
 }
 
+/// [MQTT-4.3.3-10] The late signal's packet identifier was used again while the client still had it, and took the next
+/// message for a repetition: it was lost, and told as DELIVERED.
+#[test]
+fn s9_a_late_signal_at_qos_2_is_released_before_its_identifier_is_used_again() {
+    each(&VERSIONS, |mut broker, version| {
+        let mut app = app(&mut broker, version);
+        let mut lamp = broker.connect(version, "lamp", &How::kept());
+        broker.subscribe(&mut lamp, "sig/g/floor", 2);
+        broker.publish(&mut app, 1, 1, "sig/g/floor?ttl=500", "late");
+        broker.publish_as(&mut app, &publish(2, 2, "sig/g/floor?ttl=500", "late"), &[]);
+        assert_eq!(broker.heard(&mut lamp).len(), 2);
+        broker.lose(lamp);
+        broker.gateway.advance(500);
+        let (mut lamp, heard) = broker.resume(version, "lamp", &How::kept());
+        assert_eq!(heard, ["PUBREL 2 00"], "at QoS 1 there is nothing to release");
+        // The second waits with what was released before.
+        for (number, id) in [(3, 1), (4, 3), (5, 2)] {
+            if id == 2 {
+                assert_eq!(broker.pubcomp(&mut lamp, id), [""; 0]);
+            }
+            broker.publish_as(&mut app, &publish(2, number, "sig/g/floor", "on"), &[]);
+            let heard = broker.heard(&mut lamp);
+            assert!(heard[0].starts_with(&format!("PUBLISH q2 #{id} ")), "{heard:?}");
+        }
+    });
+}
+
 /// S1: a device with the id of a kept MQTT session is the same member, with what waited; and back again.
 #[test]
 fn s1_membership_and_what_waits_survive_a_change_of_protocol() {

@@ -47,7 +47,7 @@ impl MqttSession {
             };
             let message = &delivery.outgoing.message.view();
             if delivery.is_expired(now) && matches!(message.origin, OriginView::Signal { .. }) {
-                self.state.in_flight.forget(id);
+                self.give_up(id, out);
                 continue;
             }
             let form = Form::new(message, &delivery.reception, self.link.version, now);
@@ -59,9 +59,18 @@ impl MqttSession {
             if written.is_err() || out.len() - start > self.link.max_packet {
                 // The new connection takes less than the last one did [MQTT-3.1.2-25].
                 out.truncate(start);
-                self.state.in_flight.forget(id);
+                self.give_up(id, out);
                 self.counters.oversize += 1;
             }
+        }
+    }
+
+    /// Writes a publish not again that the client may have. At QoS 2 it remembers the identifier until that is released,
+    /// and would take the next publish with it for this one [MQTT-4.3.3-10].
+    fn give_up(&mut self, id: NonZeroU16, out: &mut Vec<u8>) {
+        if self.state.in_flight.forget_unreleased(id) {
+            self.link.write_ack(PacketType::PubRel, id, ReasonCode::Success);
+            self.link.flush(out);
         }
     }
 

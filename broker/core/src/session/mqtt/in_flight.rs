@@ -209,10 +209,19 @@ impl InFlight {
         None
     }
 
-    /// Frees the identifier whatever is awaited for it.
-    pub(super) fn forget(&mut self, id: NonZeroU16) {
-        if let Some(stage) = self.entry_mut(id).map(|entry| entry.stage) {
-            self.remove(id, stage);
+    /// Forgets what was written under this identifier. True: the client has to be told, and has the identifier until it
+    /// answers.
+    pub(super) fn forget_unreleased(&mut self, id: NonZeroU16) -> bool {
+        match self.entry_mut(id).map(|entry| entry.stage) {
+            Some(Stage::Receive) => {
+                self.release(id);
+                true
+            }
+            Some(stage) => {
+                self.remove(id, stage);
+                false
+            }
+            None => false,
         }
     }
 
