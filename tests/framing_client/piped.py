@@ -99,6 +99,10 @@ class Client:
                 self.add_receipt(event, told)
             elif isinstance(event, session.Ended):
                 told.append(["end", event.reason.name if event.by_gateway else f"by itself: {event.reason} {event.text}"])
+            elif isinstance(event, session.Kicked):
+                told.append(["ended", event.group])
+            elif isinstance(event, session.GatewayError):
+                told.append(["ended", event.text.split(": ")[0]])
             elif isinstance(event, session.TooLate):
                 told.append(["too late"])
             else:

@@ -24,6 +24,8 @@ pub struct Counters {
     pub retained_bytes: u64,
     /// Groups and topic filters that clients are subscribed to.
     pub subscriptions: u64,
+    /// Memberships and subscriptions that new rules ended.
+    pub subscriptions_ended: u64,
     /// Groups with a member on this shard now.
     pub groups: u64,
     /// Connections that were let in.
@@ -83,6 +85,7 @@ impl Default for Counters {
             retained_messages: 0,
             retained_bytes: 0,
             subscriptions: 0,
+            subscriptions_ended: 0,
             groups: 0,
             connects: 0,
             takeovers: 0,
@@ -146,6 +149,8 @@ impl Counters {
         one("retained_messages", "Retained messages", self.retained_messages, true);
         one("retained_bytes", "Bytes of retained messages", self.retained_bytes, true);
         one("subscriptions", "Groups and topic filters subscribed to", self.subscriptions, true);
+        let help = "Memberships and subscriptions that new rules ended";
+        one("subscriptions_ended", help, self.subscriptions_ended, false);
         one("groups", "Groups with a member, summed over shards", self.groups, true);
         one("connects", "Connections let in", self.connects, false);
         one("takeovers", "Connections taken over by a newer one", self.takeovers, false);
@@ -190,7 +195,8 @@ impl Counters {
         macro_rules! sum {
             ($($field:ident)*) => { $(self.$field += other.$field;)* };
         }
-        sum!(message_ids duplicates duplicates_differing clients sessions_away sessions_resumed sessions_ended retained_messages retained_bytes subscriptions groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
+        sum!(message_ids duplicates duplicates_differing clients sessions_away sessions_resumed sessions_ended retained_messages retained_bytes subscriptions
+            subscriptions_ended groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
             publishes_overflowed publishes_expired publishes_abandoned observations_dropped
             receipts_abandoned wills wills_refused);
         self.count_session(&other.sessions);

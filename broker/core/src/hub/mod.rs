@@ -19,6 +19,7 @@ mod park;
 mod publish;
 mod rate;
 mod receipts;
+mod reload;
 mod retained;
 mod scram;
 mod send;
@@ -54,6 +55,7 @@ use message_ids::MessageIds;
 use park::Park;
 use publish::Route;
 use receipts::Tracker;
+use reload::Judging;
 use retained::{Replay, Retained, WaitingPublish};
 use send::InFlight;
 use send_route::{PeerSendRoute, SendRoute};
@@ -115,7 +117,7 @@ pub enum Transmit {
 #[derive(Clone, Copy)]
 struct Member {
     reception: Reception,
-    /// Whether the rules let it receive what goes to the group: judged when it joins, as long as rules don't change.
+    /// Whether the rules let it receive what goes to the group: judged when it joins, and when they change.
     may_receive: bool,
 }
 
@@ -230,6 +232,8 @@ pub struct Shard {
     limits: Arc<Limits>,
     session_config: Arc<SessionConfig>,
     rules: Arc<Rules>,
+    /// Who has yet to be judged by them.
+    judging: Option<Box<Judging>>,
     credentials: Arc<Credentials>,
     backbone: Fifos,
     random: Random,
@@ -290,6 +294,7 @@ impl Shard {
             index: config.index,
             session_config: Arc::new(SessionConfig { prefix: config.prefix, limits: limits.clone() }),
             rules: config.rules,
+            judging: None,
             credentials: config.credentials,
             backbone: Fifos::new(config.index, config.shards, limits.fifo_envelopes),
             limits,

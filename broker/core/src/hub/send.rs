@@ -161,13 +161,23 @@ impl Shard {
         match self.send_along(key, request, signal, now) {
             Some(Ok(())) => {}
             Some(Err(refusal)) => self.refuse_signal(key, request, signal, refusal, now),
-            None => {
-                let Some(sender) = self.clients.get(key).and_then(Client::who) else { return };
-                let waits = request.map(|request| (key, request));
-                if let Err(refusal) = self.accept(waits, &sender, signal, now) {
-                    self.refuse_signal(key, request, signal, refusal, now);
-                }
-            }
+            None => self.accept_closely(key, request, signal, now),
+        }
+    }
+
+    /// Looks at all of a signal. Out of line, so that the usual way stays short.
+    #[inline(never)]
+    fn accept_closely(
+        &mut self,
+        key: ConnectionKey,
+        request: Option<RequestId>,
+        signal: &Signal<'_>,
+        now: Instant,
+    ) {
+        let Some(sender) = self.clients.get(key).and_then(Client::who) else { return };
+        let waits = request.map(|request| (key, request));
+        if let Err(refusal) = self.accept(waits, &sender, signal, now) {
+            self.refuse_signal(key, request, signal, refusal, now);
         }
     }
 

@@ -159,13 +159,18 @@ impl Shard {
     ) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let is_new = client.groups.insert(group.clone());
-        let object = Object::Group(group.as_str());
-        // A plain MQTT client needs a name only for rules that tell names apart.
-        let may_receive = (client.client_id.is_some() || self.rules.is_uniform(Action::Receive))
-            && self.client_may(key, Action::Receive, object);
+        let may_receive = self.may_receive_in(key, &group);
         self.groups.entry(group.clone()).or_default().insert(key, Member { reception, may_receive });
         self.counters.groups = self.groups.len() as u64;
         self.add_interest(InterestKey::Group(group), is_new, pending);
+    }
+
+    /// Whether the rules let a member receive what goes to a group.
+    pub(super) fn may_receive_in(&self, key: ConnectionKey, group: &GroupName) -> bool {
+        // A plain MQTT client needs a name only for rules that tell names apart.
+        (self.rules.is_uniform(Action::Receive)
+            || self.clients.get(key).is_some_and(|client| client.client_id.is_some()))
+            && self.client_may(key, Action::Receive, Object::Group(group.as_str()))
     }
 
     pub(super) fn handle_unsubscribe(

@@ -24,6 +24,8 @@ pub(super) enum Timer {
     Replay(ConnectionKey),
     /// The next message id whose time is over.
     MessageIds,
+    /// Clients that are to be judged by new rules.
+    Judge,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +85,7 @@ impl Shard {
                 Timer::Departed => self.release_departed(now),
                 Timer::Retained => self.expire_retained(now),
                 Timer::MessageIds => self.expire_message_ids(now),
+                Timer::Judge => self.judge_clients(now),
                 Timer::Replay(key) => self.mark_dirty(key),
                 Timer::Receipt(tracker) => self.finish_tracker(tracker, now),
                 Timer::Client(key) => {

@@ -220,6 +220,8 @@ pub enum Reply {
     Subscribed(RequestId, Vec<Result<QoS, Refusal>>),
     /// One result per filter: whether there was something to end.
     Unsubscribed(RequestId, Vec<bool>),
+    /// The hub has ended a membership or subscription by itself, since it isn't allowed any more.
+    Ended(Filter, Refusal),
     /// What became of a send.
     Receipt(Box<ReceiptReport>),
     /// The connection ends, for a reason outside of it: takeover, shutdown, kick.

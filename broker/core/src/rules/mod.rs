@@ -1,12 +1,13 @@
 //! Who may do what: one pure function, [`decide`], for both protocols (S15).
 //!
-//! Deny goes before allow, and the default comes last. Nothing here knows a session, a socket or a clock.
+//! Deny goes before allow, and the default comes last; a group's own lists are looked at with the rules. Nothing here knows a
+//! session, a socket or a clock. docs/security.md has the language.
 
 mod pattern;
 mod source;
 
 pub use pattern::Pattern;
-pub use source::{Effect, GroupSource, RuleSource, RulesSource};
+pub use source::{Effect, GroupSource, Place, RoleSource, RuleSource, RulesFault, RulesSource};
 
 use crate::model::{ClientId, GroupName, Map, Principal, Set};
 use crate::mqtt::topic;
@@ -74,8 +75,21 @@ pub enum Object<'a> {
 pub struct Verdict {
     /// Whether it may.
     pub allowed: bool,
-    /// The deciding rule's place in the file, from 0; none where the default decided.
-    pub rule: Option<usize>,
+    /// What decided.
+    pub by: DecidedBy,
+}
+
+/// What a verdict comes from. Places are counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecidedBy {
+    /// No rule or list matched.
+    Default,
+    /// The rule at this place.
+    Rule(usize),
+    /// The standing deny list of the group at this place: the client is on it.
+    DenyList(usize),
+    /// The standing allow list of the group at this place: the client is on it, or isn't.
+    AllowList(usize),
 }
 
 /// One checked rule. Lists that are empty match everything of their kind.
@@ -93,12 +107,32 @@ struct Rule {
     topics: Vec<String>,
 }
 
+/// Who has a role beside those whose credential gives it: whoever one of these matches.
+#[derive(Clone, Debug)]
+struct Role {
+    name: String,
+    clients: Vec<Pattern>,
+    users: Vec<Pattern>,
+    certificates: Vec<Pattern>,
+}
+
+/// A group's standing lists of clients.
+#[derive(Clone, Debug)]
+struct Lists {
+    /// The group's place in the file.
+    place: usize,
+    allow: Vec<Pattern>,
+    deny: Vec<Pattern>,
+}
+
 /// A snapshot of all rules.
 #[derive(Clone, Debug)]
 pub struct Rules {
     allow_by_default: bool,
     rules: Vec<Rule>,
-    /// Actions that some rule names or, naming none, concerns.
+    roles: Vec<Role>,
+    lists: Map<GroupName, Lists>,
+    /// Actions that some rule or list names or, naming none, concerns.
     concerned: u16,
     /// Provisioned members by group, and the other way round (S2).
     members: Map<GroupName, Set<ClientId>>,
@@ -117,6 +151,8 @@ impl Rules {
         Self {
             allow_by_default: false,
             rules: Vec::new(),
+            roles: Vec::new(),
+            lists: Map::default(),
             concerned: 0,
             members: Map::default(),
             groups_of: Map::default(),
@@ -138,37 +174,81 @@ impl Rules {
         self.concerned & (1 << action as u16) == 0
     }
 
+    /// Whether a client has a role that matches one of these patterns: by its credential, or by the rules.
+    fn has_role(&self, actor: Actor<'_>, patterns: &[Pattern]) -> bool {
+        actor.principal.roles.iter().any(|role| any(patterns, role))
+            || self.roles.iter().any(|role| any(patterns, &role.name) && role.includes(actor))
+    }
+
+    /// What a group's standing lists say of an action: who is on the deny list may do nothing with it, nor may, where
+    /// there is an allow list, who isn't on that; who is may take part in it.
+    fn judge_by_lists(&self, actor: Actor<'_>, action: Action, object: Object<'_>) -> Option<Verdict> {
+        let Object::Group(group) = object else { return None };
+        let lists = self.lists.get(group)?;
+        if any(&lists.deny, actor.client) {
+            return Some(Verdict { allowed: false, by: DecidedBy::DenyList(lists.place) });
+        }
+        let by = DecidedBy::AllowList(lists.place);
+        if lists.allow.is_empty() {
+            return None;
+        }
+        if !any(&lists.allow, actor.client) {
+            return Some(Verdict { allowed: false, by });
+        }
+        let takes_part = matches!(action, Action::Send | Action::Join | Action::Receive | Action::Presence);
+        takes_part.then_some(Verdict { allowed: true, by })
+    }
+
     fn default_for(&self, action: Action) -> bool {
         self.allow_by_default && !matches!(action, Action::Observe | Action::Moderate | Action::Admin)
     }
 }
 
-/// Whether `actor` may do `action` to `object` under `rules`: denied by the first deny that matches, else
-/// allowed by the first allow that matches, else as the default has it.
+/// Whether `actor` may do `action` to `object` under `rules`: denied by the group's lists or the first deny that matches,
+/// else allowed by the lists or the first allow that matches, else as the default has it.
 pub fn decide(actor: Actor<'_>, action: Action, object: Object<'_>, rules: &Rules) -> Verdict {
     if rules.is_uniform(action) {
-        return Verdict { allowed: rules.default_for(action), rule: None };
+        return Verdict { allowed: rules.default_for(action), by: DecidedBy::Default };
+    }
+    let listed = rules.judge_by_lists(actor, action, object);
+    if let Some(verdict) = listed.filter(|verdict| !verdict.allowed) {
+        return verdict;
     }
     let matching = |allow: bool| {
-        rules.rules.iter().position(|rule| rule.allow == allow && rule.matches(actor, action, object))
+        rules.rules.iter().position(|rule| rule.allow == allow && rule.matches(actor, action, object, rules))
     };
     if let Some(rule) = matching(false) {
-        return Verdict { allowed: false, rule: Some(rule) };
+        return Verdict { allowed: false, by: DecidedBy::Rule(rule) };
+    }
+    if let Some(verdict) = listed {
+        return verdict;
     }
     match matching(true) {
-        Some(rule) => Verdict { allowed: true, rule: Some(rule) },
-        None => Verdict { allowed: rules.default_for(action), rule: None },
+        Some(rule) => Verdict { allowed: true, by: DecidedBy::Rule(rule) },
+        None => Verdict { allowed: rules.default_for(action), by: DecidedBy::Default },
+    }
+}
+
+fn any(patterns: &[Pattern], text: &str) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(text))
+}
+
+impl Role {
+    fn includes(&self, actor: Actor<'_>) -> bool {
+        let Principal { user, certificate, .. } = actor.principal;
+        any(&self.clients, actor.client)
+            || user.as_ref().is_some_and(|user| any(&self.users, user))
+            || certificate.as_ref().is_some_and(|name| any(&self.certificates, name))
     }
 }
 
 impl Rule {
-    fn matches(&self, actor: Actor<'_>, action: Action, object: Object<'_>) -> bool {
-        let any = |patterns: &[Pattern], text: &str| patterns.iter().any(|pattern| pattern.matches(text));
-        let Principal { user, roles, certificate } = actor.principal;
+    fn matches(&self, actor: Actor<'_>, action: Action, object: Object<'_>, rules: &Rules) -> bool {
+        let Principal { user, certificate, .. } = actor.principal;
         (self.actions == 0 || self.actions & (1 << action as u16) != 0)
             && (self.clients.is_empty() || any(&self.clients, actor.client))
             && (self.users.is_empty() || user.as_ref().is_some_and(|user| any(&self.users, user)))
-            && (self.roles.is_empty() || roles.iter().any(|role| any(&self.roles, role)))
+            && (self.roles.is_empty() || rules.has_role(actor, &self.roles))
             && (self.certificates.is_empty()
                 || certificate.as_ref().is_some_and(|name| any(&self.certificates, name)))
             && match object {
@@ -235,7 +315,7 @@ mod tests {
         assert!(!may(&rules, "app", Action::Send, Object::Group("roof")));
         assert!(!may(&rules, "app", Action::Join, Object::Group("floor3")), "default deny");
         let verdict = decide(Actor::anonymous("guest-1"), Action::Send, Object::Group("floor3"), &rules);
-        assert_eq!(verdict.rule, Some(1));
+        assert_eq!(verdict.by, DecidedBy::Rule(1));
     }
 
     #[test]
@@ -265,6 +345,50 @@ mod tests {
         assert!(!may("x", &named, Action::Observe, group), "no certificate");
         assert!(may("x", &anna, Action::Publish, Object::Topic("home/anna/door")));
         assert!(!may("anna", Principal::ANONYMOUS, Action::Publish, Object::Topic("home/anna/door")));
+    }
+
+    #[test]
+    fn roles_are_given_by_the_rules_too() {
+        let rules = rules(serde_json::json!({"default": "deny",
+            "role": [{"name": "operator", "users": ["anna"], "clients": ["panel-*"]}],
+            "rule": [{"effect": "allow", "roles": ["operator"]}]}));
+        let anna = Principal::user("anna");
+        let may = |client, principal| {
+            decide(Actor { client, principal }, Action::Admin, Object::Gateway, &rules).allowed
+        };
+        assert!(may("phone", &anna), "by her user name");
+        assert!(may("panel-3", Principal::ANONYMOUS), "by its client id");
+        assert!(!may("phone", Principal::ANONYMOUS));
+    }
+
+    #[test]
+    fn who_is_on_a_groups_lists_is_in_or_out_of_it() {
+        let rules = rules(serde_json::json!({"default": "deny",
+            "group": [{"name": "floor3", "allow": ["lamp-*", "app"], "deny": ["lamp-9"]},
+                      {"name": "floor4", "deny": ["lamp-9"]}],
+            "rule": [{"effect": "deny", "clients": ["lamp-8"], "actions": ["send"]},
+                     {"effect": "allow", "actions": ["send", "join", "observe"]}]}));
+        let decided = |client, action, group| {
+            let verdict = decide(Actor::anonymous(client), action, Object::Group(group), &rules);
+            (verdict.allowed, verdict.by)
+        };
+        assert_eq!(decided("lamp-1", Action::Receive, "floor3"), (true, DecidedBy::AllowList(0)));
+        assert_eq!(
+            decided("door", Action::Send, "floor3"),
+            (false, DecidedBy::AllowList(0)),
+            "a rule isn't enough"
+        );
+        assert_eq!(decided("door", Action::Observe, "floor3"), (false, DecidedBy::AllowList(0)));
+        assert_eq!(
+            decided("app", Action::Moderate, "floor3"),
+            (false, DecidedBy::Default),
+            "nor is the list for all"
+        );
+        assert_eq!(decided("lamp-8", Action::Send, "floor3"), (false, DecidedBy::Rule(0)));
+        assert_eq!(decided("lamp-9", Action::Join, "floor3"), (false, DecidedBy::DenyList(0)));
+        assert_eq!(decided("lamp-9", Action::Join, "floor4"), (false, DecidedBy::DenyList(1)));
+        assert_eq!(decided("door", Action::Join, "floor4"), (true, DecidedBy::Rule(1)));
+        assert_eq!(decided("lamp-9", Action::Join, "roof"), (true, DecidedBy::Rule(1)));
     }
 
     #[test]

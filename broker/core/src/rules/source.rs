@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Pattern, Rule, Rules};
+use super::{Action, Lists, Pattern, Role, Rule, Rules};
 use crate::model::{ClientId, GroupName, Map, Set};
 use crate::mqtt::topic;
 
@@ -17,21 +17,86 @@ pub struct RulesSource {
     /// The rules; deny goes before allow, whatever their order.
     #[serde(default)]
     pub rule: Vec<RuleSource>,
-    /// Groups with members that the operator provides.
+    /// Groups with members and lists that the operator provides.
     #[serde(default)]
     pub group: Vec<GroupSource>,
+    /// Roles, and who has them.
+    #[serde(default)]
+    pub role: Vec<RoleSource>,
 }
 
-/// A group with provisioned members: they are always members, online or not (S2).
+/// A group that the operator provides for. Members are provisioned: always members, online or not (S2).
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupSource {
     /// The group's name.
     pub name: String,
     /// Client ids.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<String>,
+    /// The only clients that may take part; `*` stands for any run of characters. Left out: whom the rules let.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// Clients that may do nothing with it, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
 }
+
+/// A role, and who has it beside those whose credential gives it: whoever is in one of the lists.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleSource {
+    /// The role's name.
+    pub name: String,
+    /// Client ids; `*` stands for any run of characters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<String>,
+    /// User names, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<String>,
+    /// Names in certificates, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<String>,
+}
+
+/// What is wrong with rules that could be read, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RulesFault {
+    /// Where.
+    pub place: Place,
+    /// What is wrong.
+    pub text: String,
+}
+
+/// A table of the rules, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A `[[rule]]`.
+    Rule(usize),
+    /// A `[[group]]`.
+    Group(usize),
+    /// A `[[role]]`.
+    Role(usize),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (kind, index) = match self {
+            Self::Rule(index) => ("rule", index),
+            Self::Group(index) => ("group", index),
+            Self::Role(index) => ("role", index),
+        };
+        write!(f, "[[{kind}]] number {}", index + 1)
+    }
+}
+
+impl std::fmt::Display for RulesFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.place, self.text)
+    }
+}
+
+impl std::error::Error for RulesFault {}
 
 /// What a rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -77,51 +142,80 @@ pub struct RuleSource {
 }
 
 impl Rules {
-    /// Checks the rules and makes a snapshot. The error says which rule is wrong, and how.
-    pub fn compile(source: &RulesSource) -> Result<Self, String> {
-        let rules = source.rule.iter().enumerate().map(|(index, rule)| {
-            let wrong = |what: String| format!("rule {} ({:?}): {what}", index + 1, rule.effect);
-            for filter in &rule.topics {
-                if !topic::is_valid_filter(filter) {
-                    return Err(wrong(format!("'{filter}' is no topic filter")));
-                }
-            }
-            let patterns = |texts: &[String]| texts.iter().map(|text| Pattern::new(text)).collect();
-            Ok(Rule {
-                allow: rule.effect == Effect::Allow,
-                actions: rule.actions.iter().fold(0, |bits, action| bits | 1 << *action as u16),
-                clients: patterns(&rule.clients),
-                users: patterns(&rule.users),
-                roles: patterns(&rule.roles),
-                certificates: patterns(&rule.certificates),
-                groups: patterns(&rule.groups),
-                to: patterns(&rule.to),
-                topics: rule.topics.clone(),
-            })
-        });
+    /// Checks the rules and makes a snapshot.
+    pub fn compile(source: &RulesSource) -> Result<Self, RulesFault> {
+        let rules = source.rule.iter().enumerate().map(|(index, rule)| rule.checked(index));
         let rules = rules.collect::<Result<Vec<_>, _>>()?;
-        let concerned =
+        let roles = source.role.iter().enumerate().map(|(index, role)| role.checked(index));
+        let roles = roles.collect::<Result<Vec<_>, _>>()?;
+        let mut concerned =
             rules.iter().fold(0, |bits, rule| bits | if rule.actions == 0 { u16::MAX } else { rule.actions });
         let mut members: Map<GroupName, Set<ClientId>> = Map::default();
         let mut groups_of: Map<ClientId, Vec<GroupName>> = Map::default();
-        for group in &source.group {
+        let mut lists = Map::default();
+        for (place, group) in source.group.iter().enumerate() {
+            let wrong = |text: String| RulesFault { place: Place::Group(place), text };
             let name = GroupName::new(&group.name).ok_or_else(|| {
-                format!("group '{}': its name is not 1-64 of A-Z a-z 0-9 . _ : -", group.name)
+                wrong(format!("name = '{}' is not 1-64 of A-Z a-z 0-9 . _ : -", group.name))
             })?;
             if members.contains_key(&name) {
-                return Err(format!("group '{name}' is there twice"));
+                return Err(wrong(format!("group '{name}' is there twice")));
             }
             let ids = group
                 .members
                 .iter()
-                .map(|id| ClientId::new(id).ok_or_else(|| format!("group '{name}': '{id}' is no client id")));
+                .map(|id| ClientId::new(id).ok_or_else(|| wrong(format!("member '{id}' is no client id"))));
             let ids = ids.collect::<Result<Set<_>, _>>()?;
             for id in &ids {
                 groups_of.entry(id.clone()).or_default().push(name.clone());
             }
+            if !(group.allow.is_empty() && group.deny.is_empty()) {
+                concerned = u16::MAX;
+                let (allow, deny) = (patterns(&group.allow), patterns(&group.deny));
+                lists.insert(name.clone(), Lists { place, allow, deny });
+            }
             members.insert(name, ids);
         }
         let allow_by_default = source.default != Some(Effect::Deny);
-        Ok(Self { allow_by_default, rules, concerned, members, groups_of })
+        Ok(Self { allow_by_default, rules, roles, lists, concerned, members, groups_of })
     }
+}
+
+impl RuleSource {
+    fn checked(&self, index: usize) -> Result<Rule, RulesFault> {
+        if let Some(filter) = self.topics.iter().find(|filter| !topic::is_valid_filter(filter)) {
+            let text = format!("'{filter}' is no topic filter");
+            return Err(RulesFault { place: Place::Rule(index), text });
+        }
+        Ok(Rule {
+            allow: self.effect == Effect::Allow,
+            actions: self.actions.iter().fold(0, |bits, action| bits | 1 << *action as u16),
+            clients: patterns(&self.clients),
+            users: patterns(&self.users),
+            roles: patterns(&self.roles),
+            certificates: patterns(&self.certificates),
+            groups: patterns(&self.groups),
+            to: patterns(&self.to),
+            topics: self.topics.clone(),
+        })
+    }
+}
+
+impl RoleSource {
+    fn checked(&self, index: usize) -> Result<Role, RulesFault> {
+        if self.name.is_empty() || self.name.contains('*') {
+            let text = format!("name = '{}' is no name of a role", self.name);
+            return Err(RulesFault { place: Place::Role(index), text });
+        }
+        Ok(Role {
+            name: self.name.clone(),
+            clients: patterns(&self.clients),
+            users: patterns(&self.users),
+            certificates: patterns(&self.certificates),
+        })
+    }
+}
+
+fn patterns(texts: &[String]) -> Vec<Pattern> {
+    texts.iter().map(|text| Pattern::new(text)).collect()
 }

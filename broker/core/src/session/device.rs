@@ -247,6 +247,7 @@ impl DeviceSession {
                 Some(refusal) => self.refuse(request.0, &refusal),
             },
             Reply::Unsubscribed(request, _) => self.finish(request.0),
+            Reply::Ended(filter, refusal) => self.write_ended(&filter, &refusal),
             Reply::Receipt(report) => self.write_receipt(&report),
             // Devices prove themselves by a challenge.
             Reply::Authenticate(_) | Reply::Authenticated(_) => {}

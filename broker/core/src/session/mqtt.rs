@@ -167,6 +167,8 @@ impl MqttSession {
     /// The hub's answer to a command, or news of its own.
     pub fn handle_reply(&mut self, reply: Reply, now: Instant) {
         match (reply, self.phase) {
+            // A session whose client is away hears of it, too.
+            (Reply::Ended(filter, refusal), _) => self.end_subscription(&filter, &refusal),
             (Reply::Connected(connected), Phase::Deciding) => self.accept(connected, now),
             (Reply::ConnectRefused(refusal) | Reply::Close(refusal), Phase::Deciding) => {
                 let reason = match refusal.reason {

@@ -275,6 +275,9 @@ impl Device {
                     payload: message.payload.into(),
                 });
             }
+            Frame::Error { text, .. } => {
+                heard.ended.push(text.split(": ").next().unwrap_or_default().to_owned());
+            }
             other => panic!("{:?} isn't for a device", other.kind()),
         }
         match raw.kind {

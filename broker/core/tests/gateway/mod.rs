@@ -195,6 +195,8 @@ impl Receipt {
 pub struct Heard {
     received: Vec<Received>,
     receipts: Vec<Receipt>,
+    /// Groups and topic filters that the gateway has put it out of.
+    ended: Vec<String>,
     pongs: usize,
     /// The connection is let in.
     connected: bool,
@@ -308,6 +310,22 @@ impl Gateway {
     }
 
     // -- connecting ---------------------------------------------------------------------------------------
+
+    /// Gives all shards other rules, and waits until all clients were judged by them.
+    pub fn reload(&mut self, json: &str) {
+        let rules = Arc::new(rules(json));
+        for shard in &mut self.shards {
+            shard.handle_rules(rules.clone(), self.now);
+        }
+        self.advance(0);
+        assert!(!self.shards.iter().any(Shard::is_judging), "few enough for one turn");
+    }
+
+    /// The groups and filters that the gateway has put a client out of, since it was last asked.
+    pub fn ended(&mut self, who: Who) -> Vec<String> {
+        self.pump();
+        std::mem::take(&mut self.clients[who.0].heard.ended)
+    }
 
     /// Lets a client in; MQTT clients subscribe to their notices and, by the options, to their inbox.
     pub fn connect(&mut self, kind: Kind, id: &str, options: Options) -> Who {

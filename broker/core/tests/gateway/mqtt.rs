@@ -349,6 +349,11 @@ impl Mqtt {
                     heard.receipts.extend(self.parts.remove(&ticket));
                 }
             }
+            "ended" => {
+                assert_eq!(notice["code"], "NOT_AUTHORIZED");
+                let topic = notice["topic"].as_str().unwrap();
+                heard.ended.push(topic.strip_prefix("sig/g/").unwrap_or(topic).to_owned());
+            }
             other => panic!("a notice of the type {other}"),
         }
     }

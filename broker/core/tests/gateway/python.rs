@@ -170,6 +170,7 @@ impl Python {
                 counts: serde_json::from_value(event[2].clone()).unwrap(),
                 each: serde_json::from_value(event[3].clone()).unwrap(),
             }),
+            "ended" => heard.ended.extend(text(&event[1])),
             "too late" => {}
             _ => panic!("{event}"),
         }

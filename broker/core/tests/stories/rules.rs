@@ -129,6 +129,107 @@ pub fn roles(run: Run) {
     assert_eq!(stage.gateway.texts(r2), [""; 0]);
 }
 
+pub fn reload_sending(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let [r1, r2] = ["r1", "r2"].map(|id| stage.member(id));
+    // Without a receipt twice, so that the way is known by heart.
+    for text in ["one", "two"] {
+        stage.accepted(app, "g/g", text);
+        stage.accepted(app, "c/r1", text);
+    }
+    stage.gateway.reload(
+        r#"{"rule": [{"effect": "deny", "actions": ["receive"], "clients": ["r1"], "groups": ["g"]}]}"#,
+    );
+    stage.accepted(app, "g/g", "three");
+    assert_eq!(stage.receipt(app, "g/g?receipt=each", "four"), "r1=DENIED r2=DELIVERED");
+    stage.gateway.reload(r#"{"rule": [{"effect": "deny", "actions": ["send"], "to": ["r1"]}]}"#);
+    stage.accepted(app, "g/g", "five");
+    stage.refused(app, "c/r1", "NOT_AUTHORIZED");
+    stage.gateway.reload("{}");
+    stage.accepted(app, "c/r1", "six");
+    assert_eq!(stage.gateway.texts(r1), ["one", "one", "two", "two", "five", "six"]);
+    assert_eq!(stage.gateway.texts(r2), ["one", "two", "three", "four", "five"]);
+    for who in [app, r1, r2] {
+        assert_eq!(stage.gateway.ended(who), [""; 0]);
+    }
+}
+
+pub fn reload_memberships(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let [r1, r2] = ["r1", "r2"].map(|id| stage.member(id));
+    for filter in ["secret/#", "open/#"] {
+        assert_eq!(stage.gateway.subscribe(r1, filter, 1), Outcome::Accepted);
+    }
+    assert_eq!(stage.gateway.join(r1, "h"), Outcome::Accepted);
+    let json = r#"{"rule": [
+        {"effect": "deny", "actions": ["join"], "clients": ["r1"], "groups": ["g"]},
+        {"effect": "deny", "actions": ["subscribe"], "topics": ["secret/#"]}]}"#;
+    stage.gateway.reload(json);
+    let mut ended = stage.gateway.ended(r1);
+    ended.sort();
+    assert_eq!((ended, stage.gateway.ended(r2)), (vec!["g".to_owned(), "secret/#".to_owned()], Vec::new()));
+    assert_eq!(stage.receipt(app, "g/g?only=r1,r2&receipt=each", "g"), "r1=NOT_MEMBER r2=DELIVERED");
+    assert_eq!(stage.receipt(app, "g/h?receipt=each", "h"), "r1=DELIVERED");
+    for topic in ["secret/a", "open/a"] {
+        assert_eq!(stage.gateway.publish(app, topic, topic.as_bytes(), false), Outcome::Accepted);
+    }
+    assert_eq!(stage.gateway.texts(r1), ["h", "open/a"]);
+    // What ended can begin again once it is allowed.
+    assert!(matches!(stage.gateway.join(r1, "g"), Outcome::Refused(..)));
+    stage.gateway.reload("{}");
+    assert_eq!(stage.gateway.join(r1, "g"), Outcome::Accepted);
+    assert_eq!(stage.gateway.subscribe(r1, "secret/#", 1), Outcome::Accepted);
+    assert_eq!(stage.receipt(app, "g/g?receipt=each", "again"), "r1=DELIVERED r2=DELIVERED");
+    assert_eq!(stage.gateway.publish(app, "secret/a", b"known", false), Outcome::Accepted);
+    assert_eq!(stage.gateway.texts(r1), ["again", "known"]);
+}
+
+pub fn reload_connections(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let [r1, r2] = ["r1", "r2"].map(|id| stage.member(id));
+    stage.gateway.reload(r#"{"rule": [{"effect": "deny", "actions": ["connect"], "clients": ["r1"]}]}"#);
+    let why = if run.to == Kind::Mqtt4 { "" } else { "NOT_AUTHORIZED" };
+    assert_eq!((stage.gateway.end(r1), stage.gateway.is_open(r1)), (Some(why), false));
+    assert!(stage.gateway.is_open(app) && stage.gateway.is_open(r2));
+    let line = "g/g?only=r1,r2&receipt=each";
+    assert_eq!(stage.receipt(app, line, "on"), "r1=NOT_MEMBER r2=DELIVERED");
+    assert_eq!(stage.gateway.try_connect(run.to, "r1", stage.options()), Err("NOT_AUTHORIZED".into()));
+    stage.gateway.reload("{}");
+    assert!(stage.gateway.try_connect(run.to, "r1", stage.options()).is_ok());
+}
+
+pub fn reload_provisioned(run: Run) {
+    let mut stage = Stage::open(run);
+    let (app, r1) = (stage.app(), stage.stranger("r1"));
+    stage.gateway.reload(r#"{"group": [{"name": "g", "members": ["r1", "r2"]}]}"#);
+    let is_device = !run.to.is_mqtt();
+    let r1_is = if is_device { "DELIVERED" } else { "OFFLINE" };
+    assert_eq!(stage.receipt(app, "g/g?receipt=each", "in"), format!("r1={r1_is} r2=OFFLINE"));
+    stage.gateway.reload("{}");
+    assert_eq!(stage.receipt(app, "g/g?only=r1,r2&receipt=each", "out"), "r1=NOT_MEMBER r2=NOT_MEMBER");
+    let (texts, ended) = (stage.gateway.texts(r1), stage.gateway.ended(r1));
+    let expected: &[&str] = if is_device { &["in"] } else { &[] };
+    assert_eq!((texts.len(), ended.len()), (expected.len(), expected.len()), "{texts:?} {ended:?}");
+}
+
+pub fn reload_lists(run: Run) {
+    let mut stage = Stage::open(run);
+    let app = stage.app();
+    let [r1, r2] = ["r1", "r2"].map(|id| stage.member(id));
+    stage.gateway.reload(r#"{"group": [{"name": "g", "allow": ["r1", "app"], "deny": ["app"]}]}"#);
+    assert_eq!((stage.gateway.ended(r1), stage.gateway.ended(r2)), (Vec::new(), vec!["g".to_owned()]));
+    stage.refused(app, "g/g", "NOT_AUTHORIZED");
+    stage.refused(r2, "g/g", "NOT_AUTHORIZED");
+    assert_eq!(stage.receipt(r1, "g/g?echo=1&receipt=each", "own"), "r1=DELIVERED");
+    stage.gateway.reload(r#"{"group": [{"name": "g", "deny": ["r2"]}]}"#);
+    stage.accepted(app, "g/g", "on");
+    assert!(matches!(stage.gateway.join(r2, "g"), Outcome::Refused(..)));
+    assert_eq!(stage.gateway.texts(r1), ["own", "on"]);
+}
+
 /// Always members: a device gets it without joining, an MQTT client once it subscribes, and who isn't there is
 /// OFFLINE and never NOT_MEMBER.
 pub fn s2_provisioned(run: Run) {

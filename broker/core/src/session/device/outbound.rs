@@ -7,8 +7,8 @@ use bugle_protocol::{
 
 use super::{DeviceSession, Phase, Sent, UNWINDOWED};
 use crate::model::{
-    Delivery, Instant, MessageView, OriginView, QoS, Reason, ReceiptReport, ReceiptSlot, Reception, Refusal,
-    Settled,
+    Delivery, Filter, Instant, MessageView, OriginView, QoS, Reason, ReceiptReport, ReceiptSlot, Reception,
+    Refusal, Settled,
 };
 
 /// Largest body of a receipt's part, in bytes (S8).
@@ -33,6 +33,26 @@ impl DeviceSession {
         }
         if self.ack_due > 0 && !self.is_closing() {
             append(&Frame::Ack { frames: std::mem::take(&mut self.ack_due) }, out);
+        }
+    }
+
+    /// A membership or subscription that ended without having been asked to.
+    pub(super) fn write_ended(&mut self, filter: &Filter, refusal: &Refusal) {
+        let Phase::Connected(terms) = &self.phase else { return };
+        match filter {
+            Filter::Group(group) => {
+                self.write_control(&Frame::Error { reason: Reason::Kicked, text: group.as_str() });
+            }
+            Filter::Topic(filter) => {
+                let text = format!("{filter}: {}", refusal.text);
+                let mut end = text.len().min(terms.max_body - 1);
+                while !text.is_char_boundary(end) {
+                    end -= 1;
+                }
+                let text = text.get(..end).unwrap_or_default();
+                self.write_control(&Frame::Error { reason: refusal.reason, text });
+            }
+            Filter::Inbox => {}
         }
     }
 

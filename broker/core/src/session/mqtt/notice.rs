@@ -22,6 +22,13 @@
 //!  "topic":"sig/g/floor3","retry_after_ms":40}
 //! ```
 //!
+//! An end says that a subscription has ended that was accepted before, since the rules have changed: nothing more comes on
+//! `topic`, until the client subscribes again and is let.
+//!
+//! ```json
+//! {"type":"ended","code":"NOT_AUTHORIZED","reason":"the rules don't allow it any more","topic":"sig/g/floor3"}
+//! ```
+//!
 //! Readers should ignore fields and types that they don't know. Up to 256 notices wait for a slow client;
 //! beyond that the newest is dropped and counted.
 
@@ -124,6 +131,18 @@ impl MqttSession {
     pub(super) fn notify_subscribe_refusal(&mut self, id: NonZeroU16, filter: &str, refusal: &Refusal) {
         if self.wants_notices() {
             self.queue_notice(&refusal_notice(Some(id), None, Some(filter), refusal));
+        }
+    }
+
+    pub(super) fn notify_ended(&mut self, filter: &str, refusal: &Refusal) {
+        if self.wants_notices() {
+            let notice = json!({
+                "type": "ended",
+                "code": refusal.reason.name(),
+                "reason": refusal.text,
+                "topic": filter,
+            });
+            self.queue_notice(&notice);
         }
     }
 

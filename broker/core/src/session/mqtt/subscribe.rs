@@ -128,6 +128,19 @@ impl MqttSession {
         }
     }
 
+    /// The hub has ended a membership or subscription without having been asked to.
+    pub(super) fn end_subscription(&mut self, filter: &Filter, refusal: &Refusal) {
+        let text = match filter {
+            Filter::Group(group) => {
+                self.state.groups.remove(group);
+                format!("{}/g/{group}", self.config.prefix)
+            }
+            Filter::Topic(filter) => filter.to_string(),
+            Filter::Inbox => return,
+        };
+        self.notify_ended(&text, refusal);
+    }
+
     /// The hub's answer to a SUBSCRIBE, or to the first half of an UNSUBSCRIBE.
     pub(super) fn answer_subscribe(&mut self, request: RequestId, results: &[Result<QoS, Refusal>]) {
         if request.0 & REDUCE != 0 {
