@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::bridge::BridgeStatus;
 use crate::listener::Door;
 use crate::metrics::{ProcessCounters, Snapshot};
+use crate::rules_reload::RulesStatus;
 use crate::shard_thread::{Clock, ShardSender, sum_counters};
 use crate::transport::upgrade::{PATH, RequestHead, SUBPROTOCOL, UpgradeRefusal};
 
@@ -31,6 +32,8 @@ pub struct Admin {
     pub clock: Clock,
     /// Where a WebSocket goes.
     pub door: Arc<Door>,
+    /// How the rules are doing.
+    pub rules: Arc<RulesStatus>,
     /// How the bridges are doing.
     pub bridges: Arc<[Arc<BridgeStatus>]>,
 }
@@ -54,6 +57,11 @@ async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": admin.clock.elapsed().as_secs(),
     });
+    if let Some(fault) = admin.rules.fault() {
+        // It works, by older rules: starting it again would not help.
+        health["status"] = "degraded".into();
+        health["rules"] = serde_json::json!({"state": "outdated", "reason": fault});
+    }
     if !admin.bridges.is_empty() {
         // A far broker that is away is no fault of this process.
         let bridges = admin.bridges.iter().map(|bridge| {
@@ -69,6 +77,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let (sum, answered) = sum_counters(&admin.shards).await;
     let uptime = admin.clock.elapsed().as_secs();
     let mut snapshot = Snapshot::new(&admin.counters, &sum, answered, admin.shards.len(), uptime);
+    snapshot.add_rules(&admin.rules);
     admin.bridges.iter().for_each(|bridge| snapshot.add_bridge(bridge));
     match snapshot.into_text() {
         Ok(text) => {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bugle_core::rules::Action;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::bench::options::BenchCommand;
@@ -38,6 +39,11 @@ pub enum Command {
     Watch(WatchOptions),
     /// Show the four modes and the refusals, on a gateway of its own.
     Demo,
+    /// Ask the rules what they say, and test them against what you expect.
+    ///
+    /// Exit code: 0 allowed, or all as expected, 1 not, 2 bad usage or a file that can't be used.
+    #[command(subcommand)]
+    Rules(RulesCommand),
     /// Measure a broker: this one, or any that speaks MQTT 3.1.1.
     ///
     /// Exit code: 0 done, 1 refused, or something is missing that was promised, 2 bad usage, 3 no connection.
@@ -72,6 +78,80 @@ pub struct ServeOptions {
     /// Print the configuration that holds, without secrets, and end.
     #[arg(long)]
     pub print_config: bool,
+}
+
+/// What to ask of the rules.
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Say whether something is allowed, and which line decides it.
+    Explain(ExplainOptions),
+    /// Run a table of expectations.
+    Test(TestOptions),
+}
+
+/// Which rules.
+#[derive(Clone, Debug, Args)]
+pub struct RulesFileOptions {
+    /// A rules file.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub rules: Option<PathBuf>,
+    /// A configuration: its rules, or those of the file that it names.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Take the rules file as it holds for a gateway where nobody has to prove himself.
+    #[arg(long, requires = "rules")]
+    pub open: bool,
+}
+
+/// What is asked.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("about").args(["group", "to", "topic"])))]
+pub struct ExplainOptions {
+    /// Which rules.
+    #[command(flatten)]
+    pub file: RulesFileOptions,
+    /// The client id.
+    #[arg(long, value_name = "ID")]
+    pub client: Option<String>,
+    /// The user as whom it authenticated.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// A role that its credential gives it; may be repeated. Those of the rules come by themselves.
+    #[arg(long = "role", value_name = "NAME")]
+    pub roles: Vec<String>,
+    /// The name in its certificate.
+    #[arg(long, value_name = "NAME")]
+    pub certificate: Option<String>,
+    /// What it wants to do: connect, send, urgent, join, receive, observe, presence, moderate, publish, subscribe, admin.
+    #[arg(long, value_parser = action)]
+    pub action: Action,
+    /// To or in which group.
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// To which client; for receive, from which.
+    #[arg(long, value_name = "ID")]
+    pub to: Option<String>,
+    /// To which topic, or with which filter.
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
+}
+
+/// What is expected.
+#[derive(Debug, Args)]
+pub struct TestOptions {
+    /// The table, in TOML: `[[expect]]` with client, user, roles, certificate; actions; group, to or topic; verdict.
+    #[arg(value_name = "FILE")]
+    pub table: PathBuf,
+    /// Which rules [default: what the table's `rules` names].
+    #[command(flatten)]
+    pub file: RulesFileOptions,
+}
+
+fn action(text: &str) -> Result<Action, String> {
+    use serde::de::IntoDeserializer;
+    use serde::de::value::{Error, StrDeserializer};
+    let word: StrDeserializer<'_, Error> = text.into_deserializer();
+    serde::Deserialize::deserialize(word).map_err(|error| error.to_string())
 }
 
 /// How to reach the gateway, and as whom.

@@ -3,17 +3,19 @@
 
 mod bridges;
 mod listeners;
+mod rules;
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bugle_core::hub::{Credentials, SecretEntry};
 use bugle_core::model::Limits;
-use bugle_core::rules::{Pattern, Rules, RulesSource};
+use bugle_core::rules::{Effect, GroupSource, Pattern, RoleSource, RuleSource, Rules};
 use serde::{Deserialize, Serialize};
+use toml::Spanned;
 
 use crate::bridge::settings::{BridgeSettings, LOCAL_ID};
 use crate::cli::ServeOptions;
@@ -23,6 +25,7 @@ use crate::transport::upgrade::Origins;
 use bridges::BridgeSection;
 pub use listeners::Listener;
 use listeners::{ListenerSection, TlsSection, WebSocketSection};
+pub use rules::{RulesPlace, RulesText};
 
 /// Where clients connect unless told otherwise.
 const LISTEN: &str = "127.0.0.1:1883";
@@ -58,6 +61,8 @@ pub struct Config {
     pub limits: Arc<Limits>,
     /// Who may do what.
     pub rules: Arc<Rules>,
+    /// Where they are read from again; nowhere without a file.
+    pub rules_place: Option<RulesPlace>,
     /// Who may come in.
     pub credentials: Arc<Credentials>,
     /// Other brokers that messages are exchanged with.
@@ -109,15 +114,24 @@ struct ConfigFile {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     listener: Vec<ListenerSection>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rules_default: Option<String>,
+    rules: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rules_default: Option<Effect>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     credential: Vec<CredentialSection>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    rule: Vec<toml::Table>,
+    rule: Vec<Spanned<RuleSource>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    group: Vec<toml::Table>,
+    group: Vec<Spanned<GroupSource>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    role: Vec<Spanned<RoleSource>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     bridge: Vec<BridgeSection>,
+    /// Where it was read from, and all of it.
+    #[serde(skip)]
+    path: Option<PathBuf>,
+    #[serde(skip)]
+    text: String,
 }
 
 /// One client id or user, and its secret.
@@ -146,11 +160,15 @@ impl Default for ConfigFile {
             websocket: WebSocketSection::default(),
             tls: None,
             listener: Vec::new(),
+            rules: None,
             rules_default: None,
             credential: Vec::new(),
             rule: Vec::new(),
             group: Vec::new(),
+            role: Vec::new(),
             bridge: Vec::new(),
+            path: None,
+            text: String::new(),
         }
     }
 }
@@ -174,6 +192,15 @@ impl Config {
         toml::to_string(&file).map_err(|error| ConfigError::Invalid(error.to_string()))
     }
 
+    /// Where a gateway with this configuration has its rules.
+    pub fn rules_place_of(path: &Path) -> Result<RulesPlace, ConfigError> {
+        let options = ServeOptions { config: Some(path.to_owned()), ..ServeOptions::default() };
+        let file = read(&options)?;
+        let within =
+            RulesPlace { path: path.to_owned(), is_config: true, authenticates: file.authenticates() };
+        Ok(file.rules_place().unwrap_or(within))
+    }
+
     /// For a gateway within another program, on a free port, with nothing outside of it.
     pub fn private(shards: u16) -> Result<Self, ConfigError> {
         let listen = Some(vec!["127.0.0.1:0".to_owned()]);
@@ -188,7 +215,9 @@ fn read(options: &ServeOptions) -> Result<ConfigFile, ConfigError> {
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-            parse(&text).map_err(|message| ConfigError::Malformed { path: path.clone(), message })?
+            let file = parse(&text);
+            let file = file.map_err(|message| ConfigError::Malformed { path: path.clone(), message })?;
+            ConfigFile { path: Some(path.clone()), ..file }
         }
     };
     if !options.listen.is_empty() {
@@ -205,18 +234,19 @@ fn read(options: &ServeOptions) -> Result<ConfigFile, ConfigError> {
 }
 
 fn parse(text: &str) -> Result<ConfigFile, String> {
-    toml::from_str(text).map_err(|error| explained(&error))
+    let file: ConfigFile = toml::from_str(text).map_err(|error| explained(&error))?;
+    Ok(ConfigFile { text: text.to_owned(), ..file })
 }
 
 /// What is wrong, and what may have been meant.
-fn explained(error: &toml::de::Error) -> String {
+pub fn explained(error: &toml::de::Error) -> String {
     let hint = nearest_key(error.message()).map(|key| format!("did you mean '{key}'?\n")).unwrap_or_default();
     format!("{error}{hint}")
 }
 
-/// The known key nearest to an unknown one, from serde's message, which names the unknown one first and then all known.
+/// The known word nearest to an unknown one, from serde's message, which names the unknown one first and then all known.
 fn nearest_key(message: &str) -> Option<&str> {
-    if !message.starts_with("unknown field") {
+    if !(message.starts_with("unknown field") || message.starts_with("unknown variant")) {
         return None;
     }
     let mut names = message.split('`').skip(1).step_by(2);
@@ -288,6 +318,7 @@ impl ConfigFile {
                 .then(|| Duration::from_secs(self.sys_interval_seconds.into())),
             limits: Arc::new(limits),
             rules: Arc::new(self.rules()?),
+            rules_place: self.rules_place(),
             credentials: Arc::new(self.credentials(&bridges)?),
             bridges,
         })
@@ -314,36 +345,37 @@ impl ConfigFile {
         Ok(())
     }
 
-    /// The rules of `rules_default`, the `[[rule]]` and `[[group]]` tables: the one place where they meet the file.
+    /// Whether clients have to prove who they are.
+    fn authenticates(&self) -> bool {
+        !self.credential.is_empty()
+    }
+
+    /// The rules of the file that is named, or of the tables here.
     fn rules(&self) -> Result<Rules, ConfigError> {
-        let mut table = toml::Table::new();
-        let default = match &self.rules_default {
-            Some(effect) => Some(effect.as_str()),
-            None if self.credential.is_empty() => None,
-            // Who has to prove himself may do what is said, and nothing else.
-            None if self.rule.is_empty() => {
-                return Err(ConfigError::Invalid(
-                    "there are [[credential]]s and no rules: nobody could do anything. Add [[rule]]s that allow \
-                     something, or say rules_default = \"allow\" if everyone who proves himself may do everything"
-                        .to_owned(),
-                ));
+        let within = RulesText::within(self);
+        match self.rules_place() {
+            Some(place) if !place.is_config => {
+                if !within.is_empty() {
+                    let text = "rules = \"FILE\" and rules_default, [[rule]], [[group]] or [[role]] exclude each other: \
+                                move the tables into that file";
+                    return Err(ConfigError::Invalid(text.to_owned()));
+                }
+                place.load()
             }
-            None => Some("deny"),
-        };
-        if let Some(effect) = default {
-            table.insert("default".to_owned(), effect.into());
+            place => within.compile(self.authenticates()).map_err(|message| match place {
+                Some(place) => ConfigError::Malformed { path: place.path, message },
+                None => ConfigError::Invalid(message),
+            }),
         }
-        for (key, tables) in [("rule", &self.rule), ("group", &self.group)] {
-            let tables = tables.iter().cloned().map(toml::Value::Table).collect();
-            table.insert(key.to_owned(), toml::Value::Array(tables));
+    }
+
+    fn rules_place(&self) -> Option<RulesPlace> {
+        let authenticates = self.authenticates();
+        match (&self.rules, &self.path) {
+            (Some(path), _) => Some(RulesPlace { path: path.clone(), is_config: false, authenticates }),
+            (None, Some(path)) => Some(RulesPlace { path: path.clone(), is_config: true, authenticates }),
+            (None, None) => None,
         }
-        let source: RulesSource = table.try_into().map_err(|error| {
-            ConfigError::Invalid(format!(
-                "in rules_default, a [[rule]] or a [[group]]: {}",
-                explained(&error)
-            ))
-        })?;
-        Rules::compile(&source).map_err(ConfigError::Invalid)
     }
 
     fn credentials(&self, bridges: &[BridgeSettings]) -> Result<Credentials, ConfigError> {
@@ -497,6 +529,8 @@ mod tests {
     fn rules_are_compiled_or_refused() {
         assert!(checked("rules_default = 'deny'\n[[rule]]\neffect = 'allow'\nclients = ['app']").is_ok());
         refused("[[rule]]\neffect = 'allow'\nclint = ['app']", "did you mean 'clients'?");
+        refused("rules = 'r.toml'\n[[rule]]\neffect = 'allow'", "exclude each other");
+        refused("rules = 'no-such-rules.toml'", "cannot read no-such-rules.toml");
         refused("[[rule]]\neffect = 'allow'\ntopics = ['a/#/b']", "'a/#/b' is no topic filter");
         refused("rules_default = 'maybe'", "maybe");
     }

@@ -18,6 +18,8 @@ mod handshake_thread;
 mod limits;
 mod listener;
 mod metrics;
+mod rules_command;
+mod rules_reload;
 mod send;
 mod serve;
 mod shard_thread;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Send(options) => block_on(send::run(&options)),
         Command::Watch(options) => block_on(watch::run(&options)),
         Command::Demo => block_on(demo::run()),
+        Command::Rules(command) => rules_command::run(&command),
         Command::Bench(command) => bench::run(&command),
     }
 }

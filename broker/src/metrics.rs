@@ -11,6 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::bridge::BridgeStatus;
+use crate::rules_reload::RulesStatus;
 use crate::transport::TransportKind;
 use crate::transport::tls::TlsFailure;
 use crate::transport::upgrade::UpgradeRefusal;
@@ -217,6 +218,11 @@ impl Snapshot {
             snapshot.add(name, help, labels, value, is_gauge)
         });
         snapshot
+    }
+
+    /// Adds how the rules are doing.
+    pub fn add_rules(&mut self, rules: &RulesStatus) {
+        rules.each(&mut |name, help, labels, value, is_gauge| self.add(name, help, labels, value, is_gauge));
     }
 
     /// Adds what a bridge has counted, under its name.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bugle_core::hub::ShardConfig;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -20,6 +21,7 @@ use crate::fifo::connect_shards;
 use crate::handshake_thread::HandshakeThread;
 use crate::listener::{Door, bind};
 use crate::metrics::ProcessCounters;
+use crate::rules_reload::{RulesReload, RulesStatus};
 use crate::shard_thread::{self, Clock, Control, ShardHandle, ShardSender};
 use crate::sys_topics;
 use crate::transport::TransportSettings;
@@ -100,7 +102,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         let _ = io::stdout().write_all(gateway.greeting(&config.prefix).as_bytes());
         let signal = loop {
             match signals.wait().await {
-                RELOAD => gateway.reload_certificates(),
+                RELOAD => gateway.reload(),
                 signal => break signal,
             }
         };
@@ -119,6 +121,8 @@ pub struct Gateway {
     listeners: JoinSet<()>,
     transports: Arc<TransportSettings>,
     certificates: Option<Certificates>,
+    /// Asks for the rules to be read again, where they are in a file.
+    rules: Option<Arc<Notify>>,
     bridges: Bridges,
     _handshakes: HandshakeThread,
 }
@@ -177,6 +181,7 @@ impl Gateway {
             listeners: JoinSet::new(),
             transports,
             certificates: None,
+            rules: None,
             bridges,
             _handshakes: handshakes,
         };
@@ -198,6 +203,13 @@ impl Gateway {
             });
         }
         gateway.certificates = tls.map(|(files, _)| Certificates { files, endpoints });
+        let rules = Arc::new(RulesStatus::default());
+        if let Some(place) = &config.rules_place {
+            let asked = Arc::new(Notify::new());
+            let reload = RulesReload::new(place.clone(), senders.clone(), rules.clone());
+            gateway.listeners.spawn(reload.run(asked.clone()));
+            gateway.rules = Some(asked);
+        }
         if let Some(period) = config.sys_interval {
             gateway.listeners.spawn(sys_topics::publish(
                 senders.clone(),
@@ -213,7 +225,7 @@ impl Gateway {
             }
             gateway.admin = Some(address);
             let bridges = gateway.bridges.statuses();
-            let admin = Admin { shards: senders, counters, clock, door, bridges };
+            let admin = Admin { shards: senders, counters, clock, door, bridges, rules };
             gateway.listeners.spawn(admin::serve(listener, admin));
         }
         Ok(gateway)
@@ -222,6 +234,14 @@ impl Gateway {
     /// Where clients connect, or some of them if there are several listeners.
     pub fn address(&self) -> Option<SocketAddr> {
         self.listeners_at.first().map(|(address, _)| *address)
+    }
+
+    /// Reads again what can be read again.
+    fn reload(&self) {
+        self.reload_certificates();
+        if let Some(rules) = &self.rules {
+            rules.notify_one();
+        }
     }
 
     /// Reads the certificates again, for connections to come. The old ones stay where the new can't be used.
@@ -307,7 +327,7 @@ fn open(
     addresses.into_iter().map(one).collect()
 }
 
-/// The signal to read certificates again.
+/// The signal to read certificates and rules again.
 const RELOAD: &str = "SIGHUP";
 
 /// The signals that the process obeys.

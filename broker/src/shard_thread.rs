@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bugle_core::hub::{ConnectionKey, Counters, PeerBatch, Shard, ShardConfig, Transmit};
 use bugle_core::model::Instant;
+use bugle_core::rules::Rules;
 use bugle_core::session::Protocol;
 use slotmap::SecondaryMap;
 use tokio::net::TcpStream;
@@ -97,6 +98,8 @@ pub enum Control {
     Counters(oneshot::Sender<Counters>),
     /// To publish these texts to these topics, retained, in the gateway's own name.
     Publish(Vec<(String, String)>),
+    /// To judge by these rules from now on; it answers when all of its clients have been judged by them.
+    Rules(Arc<Rules>, oneshot::Sender<()>),
     /// To tell its clients and end.
     ShutDown,
 }
@@ -189,6 +192,8 @@ pub struct ShardHost {
     read_buffer: RefCell<Box<[u8]>>,
     scratch: RefCell<Vec<u8>>,
     links: RefCell<Vec<Option<Link>>>,
+    /// Who waits until all clients have been judged by new rules.
+    judging: RefCell<Vec<oneshot::Sender<()>>>,
     /// Something went into the shard.
     wake: Notify,
     /// The last task of a connection has ended.
@@ -214,6 +219,7 @@ impl ShardHost {
             read_buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
             scratch: RefCell::new(Vec::with_capacity(2 * TRANSMIT)),
             links: RefCell::new(outgoing.into_iter().map(|sender| sender.map(Link::new)).collect()),
+            judging: RefCell::default(),
             wake: Notify::new(),
             all_ended: Notify::new(),
             clock,
@@ -386,6 +392,12 @@ impl ShardHost {
                     }
                     self.wake.notify_one();
                 }
+                Control::Rules(rules, judged) => {
+                    self.tick();
+                    self.caught("new rules", |shard, now| shard.handle_rules(rules, now));
+                    self.judging.borrow_mut().push(judged);
+                    self.wake.notify_one();
+                }
                 Control::ShutDown => break,
             }
         }
@@ -417,6 +429,12 @@ impl ShardHost {
             if !self.settle() {
                 self.wake.notify_one();
                 yield_now().await;
+            }
+            if !self.shard.borrow().is_judging() {
+                for judged in self.judging.take() {
+                    // Who asked may have waited long enough.
+                    let _ = judged.send(());
+                }
             }
             let next = self.shard.borrow().deadline();
             if let Some(next) = next

@@ -2,7 +2,9 @@
 #![no_main]
 
 use bugle_core::model::Principal;
-use bugle_core::rules::{Action, Actor, Effect, Object, RuleSource, Rules, RulesSource, decide};
+use bugle_core::rules::{
+    Action, Actor, DecidedBy, Effect, Object, RoleSource, RuleSource, Rules, RulesSource, decide,
+};
 use bugle_fuzz::naive;
 use libfuzzer_sys::fuzz_target;
 
@@ -32,6 +34,10 @@ fuzz_target!(|input: &[u8]| {
         names.extend(rule.groups.iter().take(2).map(String::as_str));
         topics.extend(rule.topics.iter().take(2).map(String::as_str));
     }
+    for group in source.group.iter().take(4) {
+        names.push(&group.name);
+        clients.extend(group.allow.iter().chain(&group.deny).take(2).map(String::as_str));
+    }
     for client in clients.clone() {
         let known = Principal {
             user: Some("user".into()),
@@ -47,7 +53,7 @@ fuzz_target!(|input: &[u8]| {
                 for action in ACTIONS {
                     let verdict = decide(actor, action, object, &rules);
                     let expected = naive_verdict(actor, action, object, &source);
-                    assert_eq!((verdict.allowed, verdict.rule), expected, "{actor:?} {action:?} {object:?}");
+                    assert_eq!((verdict.allowed, verdict.by), expected, "{actor:?} {action:?} {object:?}");
                 }
             }
         }
@@ -60,28 +66,72 @@ fn naive_verdict(
     action: Action,
     object: Object<'_>,
     source: &RulesSource,
-) -> (bool, Option<usize>) {
+) -> (bool, DecidedBy) {
+    let listed = naive_lists(actor, action, object, source);
+    if let Some((false, by)) = listed {
+        return (false, by);
+    }
     for effect in [Effect::Deny, Effect::Allow] {
+        if let (Effect::Allow, Some(listed)) = (effect, listed) {
+            return listed;
+        }
         let mut rules = source.rule.iter().enumerate().filter(|(_, rule)| rule.effect == effect);
-        if let Some((at, _)) = rules.find(|(_, rule)| concerns(rule, actor, action, object)) {
-            return (effect == Effect::Allow, Some(at));
+        if let Some((at, _)) = rules.find(|(_, rule)| concerns(rule, actor, action, object, source)) {
+            return (effect == Effect::Allow, DecidedBy::Rule(at));
         }
     }
     let sensitive = [Action::Observe, Action::Moderate, Action::Admin].contains(&action);
-    (source.default != Some(Effect::Deny) && !sensitive, None)
+    (source.default != Some(Effect::Deny) && !sensitive, DecidedBy::Default)
 }
 
-fn concerns(rule: &RuleSource, actor: Actor<'_>, action: Action, object: Object<'_>) -> bool {
-    let any = |patterns: &[String], text: Option<&str>| {
-        text.is_some_and(|text| {
-            patterns.iter().any(|pattern| naive::pattern_matches(pattern.as_bytes(), text.as_bytes()))
-        })
-    };
+/// What a group's own lists say.
+fn naive_lists(
+    actor: Actor<'_>,
+    action: Action,
+    object: Object<'_>,
+    source: &RulesSource,
+) -> Option<(bool, DecidedBy)> {
+    let Object::Group(name) = object else { return None };
+    let at = source.group.iter().position(|group| group.name == name)?;
+    let group = &source.group[at];
+    if any(&group.deny, Some(actor.client)) {
+        return Some((false, DecidedBy::DenyList(at)));
+    }
+    if group.allow.is_empty() {
+        return None;
+    }
+    let is_listed = any(&group.allow, Some(actor.client));
+    let takes_part = [Action::Send, Action::Join, Action::Receive, Action::Presence].contains(&action);
+    (!is_listed || takes_part).then_some((is_listed, DecidedBy::AllowList(at)))
+}
+
+fn any(patterns: &[String], text: Option<&str>) -> bool {
+    text.is_some_and(|text| {
+        patterns.iter().any(|pattern| naive::pattern_matches(pattern.as_bytes(), text.as_bytes()))
+    })
+}
+
+fn includes(role: &RoleSource, actor: Actor<'_>) -> bool {
+    any(&role.clients, Some(actor.client))
+        || any(&role.users, actor.principal.user.as_deref())
+        || any(&role.certificates, actor.principal.certificate.as_deref())
+}
+
+fn concerns(
+    rule: &RuleSource,
+    actor: Actor<'_>,
+    action: Action,
+    object: Object<'_>,
+    source: &RulesSource,
+) -> bool {
+    let roles = actor.principal.roles.iter().map(|role| &**role);
+    let given = source.role.iter().filter(|role| includes(role, actor)).map(|role| role.name.as_str());
+    let roles: Vec<&str> = roles.chain(given).collect();
     let everything = rule.groups.is_empty() && rule.to.is_empty() && rule.topics.is_empty();
     (rule.actions.is_empty() || rule.actions.contains(&action))
         && (rule.clients.is_empty() || any(&rule.clients, Some(actor.client)))
         && (rule.users.is_empty() || any(&rule.users, actor.principal.user.as_deref()))
-        && (rule.roles.is_empty() || actor.principal.roles.iter().any(|role| any(&rule.roles, Some(role))))
+        && (rule.roles.is_empty() || roles.iter().any(|role| any(&rule.roles, Some(role))))
         && (rule.certificates.is_empty() || any(&rule.certificates, actor.principal.certificate.as_deref()))
         && (everything
             || match object {

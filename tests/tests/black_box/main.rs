@@ -17,6 +17,7 @@ mod mqtt_refusals;
 mod mqtt_standard;
 mod operator;
 mod readme;
+mod rules;
 mod slow_reader;
 mod soak;
 mod sys_topics;

@@ -1,0 +1,134 @@
+//! Reads the rules again, when their file changes or SIGHUP asks for it, and gives them to every shard.
+//!
+//! A file that can't be used changes nothing: the rules that hold stay, and the log, `/healthz` and `/metrics` say so until a
+//! file can be used again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bugle_core::hub::EachNumber;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use crate::config::RulesPlace;
+use crate::shard_thread::{Control, ShardSender};
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long the shards may take before the log says that they do.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How the rules are doing.
+#[derive(Debug, Default)]
+pub struct RulesStatus {
+    taken: AtomicU64,
+    refused: AtomicU64,
+    /// Why the file that is there isn't what holds.
+    fault: Mutex<Option<String>>,
+}
+
+impl RulesStatus {
+    /// Why the file that is there isn't what holds; none: it is.
+    pub fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Calls `each` for every number.
+    pub fn each(&self, each: &mut EachNumber<'_>) {
+        for (result, count) in [("taken", &self.taken), ("refused", &self.refused)] {
+            let help = "Times that the rules were read again";
+            each("rules_reloads", help, &[("result", result)], count.load(Ordering::Relaxed), false);
+        }
+        let help = "1 while older rules hold than the file has, because it can't be used";
+        each("rules_outdated", help, &[], self.fault().is_some().into(), true);
+    }
+
+    fn set(&self, fault: Option<String>) {
+        let count = if fault.is_some() { &self.refused } else { &self.taken };
+        count.fetch_add(1, Ordering::Relaxed);
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+}
+
+/// What reads the rules again.
+pub struct RulesReload {
+    place: RulesPlace,
+    shards: Vec<ShardSender>,
+    status: Arc<RulesStatus>,
+    seen: Option<Stamp>,
+}
+
+/// What tells one state of a file from the next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: SystemTime,
+    length: u64,
+    /// Editors put a new file in the place of the old one.
+    #[cfg(unix)]
+    inode: u64,
+}
+
+impl RulesReload {
+    /// For rules that were read just now.
+    pub fn new(place: RulesPlace, shards: Vec<ShardSender>, status: Arc<RulesStatus>) -> Self {
+        let seen = stamp(&place);
+        Self { place, shards, status, seen }
+    }
+
+    /// Looks at the file, and reads it when it has changed or when asked to.
+    pub async fn run(mut self, asked: Arc<Notify>) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // Both are cancel-safe.
+            let is_asked = tokio::select! {
+                () = asked.notified() => true,
+                _ = looks.tick() => false,
+            };
+            let stamp = stamp(&self.place);
+            // A file that is gone for a moment is being replaced.
+            if is_asked || (stamp.is_some() && stamp != self.seen) {
+                self.seen = stamp;
+                self.reload().await;
+            }
+        }
+    }
+
+    async fn reload(&self) {
+        let path = self.place.path.display();
+        let rules = match self.place.load() {
+            Ok(rules) => Arc::new(rules),
+            Err(error) => {
+                tracing::error!(%error, "the rules stay as they are");
+                return self.status.set(Some(error.to_string()));
+            }
+        };
+        let mut waiting = Vec::new();
+        for shard in &self.shards {
+            let (judged, is_judged) = oneshot::channel();
+            // A shard that has ended has nobody left to be judged.
+            if shard.control.send(Control::Rules(rules.clone(), judged)).await.is_ok() {
+                waiting.push(is_judged);
+            }
+        }
+        let deadline = Instant::now() + PATIENCE;
+        for judged in &mut waiting {
+            if timeout_at(deadline, judged).await.is_err() {
+                tracing::warn!(%path, "a shard takes long to judge its clients by the new rules");
+            }
+        }
+        self.status.set(None);
+        tracing::info!(%path, "the rules were read again, and hold everywhere");
+    }
+}
+
+fn stamp(place: &RulesPlace) -> Option<Stamp> {
+    let metadata = std::fs::metadata(&place.path).ok()?;
+    Some(Stamp {
+        modified: metadata.modified().ok()?,
+        length: metadata.len(),
+        #[cfg(unix)]
+        inode: std::os::unix::fs::MetadataExt::ino(&metadata),
+    })
+}
