@@ -240,6 +240,6 @@ impl Law {
             .collect();
         let source: RulesSource = serde_json::from_value(json!({"rule": rules, "group": groups}))
             .map_err(|error| error.to_string())?;
-        Rules::compile(&source)
+        Rules::compile(&source).map_err(|fault| fault.to_string())
     }
 }
