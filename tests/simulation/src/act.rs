@@ -115,7 +115,7 @@ impl World<'_> {
             5..7 => ReceiptMode::Summary,
             _ => ReceiptMode::None,
         };
-        let ttl = random.chance(1, 4).then(|| [1, 20, 200, 3000][random.below(4)]);
+        let ttl = random.chance(self.plan.hurried, 8).then(|| [1, 20, 200, 3000][random.below(4)]);
         let echo = random.chance(1, 4);
         let urgent = random.chance(1, 10);
         let qos = if self.plan.clients[client].kind == Kind::Device { 1 } else { random.below(3) as u8 };

@@ -274,7 +274,9 @@ impl Ledger {
         if message.is_repeated {
             return;
         }
-        let is_parkable = self.plan.limits.requests_per_client < 100
+        let limits = &self.plan.limits;
+        let is_parkable = limits.requests_per_client < 100
+            || limits.park_bytes < 10_000
             || match self.plan.clients[message.sender].kind {
                 Kind::Device => false,
                 Kind::Mqtt4 => true,

@@ -84,24 +84,12 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// The gateway has read its CONNECT.
-    pub fn connect_read(&mut self, now: Moment) {
-        if let Body::Mqtt(mqtt) = &mut self.body {
-            mqtt.connect_read = Some(now);
-        }
-    }
-
     /// The connection is no more.
     pub fn lost(&mut self, ledger: &mut Ledger, now: Moment) {
         (self.link, self.may_take) = (None, false);
         match &mut self.body {
             Body::Device(device) => device.lost(ledger, now),
-            Body::Mqtt(mqtt) => {
-                if let Some(read) = mqtt.connect_read.filter(|_| !mqtt.was_let_in) {
-                    ledger.may_have_session(self.me, read);
-                }
-                mqtt.lost(ledger);
-            }
+            Body::Mqtt(mqtt) => mqtt.lost(ledger),
         }
     }
 

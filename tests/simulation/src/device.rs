@@ -34,6 +34,8 @@ pub struct Device<'a> {
     requests: u64,
     /// The connection at present.
     link: u32,
+    /// Its hello is to be written.
+    says_hello: bool,
     /// It was let in.
     pub is_in: bool,
     /// When the gateway wrote what was read last.
@@ -68,6 +70,7 @@ impl<'a> Device<'a> {
             restored: Vec::new(),
             requests: 0,
             link: 0,
+            says_hello: false,
             is_in: false,
             written: Moment::default(),
         }
@@ -79,7 +82,7 @@ impl<'a> Device<'a> {
 
     /// A connection is open.
     pub fn connect(&mut self, link: u32, ledger: &mut Ledger, now: Moment) {
-        self.link = link;
+        (self.link, self.says_hello) = (link, true);
         self.session.restart();
         self.session.handle_connected(self.local(now.at));
         let mut begun = vec![ledger.begun(self.me, Place::Inbox, link, now)];
@@ -130,6 +133,9 @@ impl<'a> Device<'a> {
                 break;
             }
             out.extend_from_slice(&chunk[..length]);
+        }
+        if std::mem::take(&mut self.says_hello) {
+            marks.push((out.len(), Mark::Connect));
         }
         // All that may be written is.
         marks.extend(self.unwritten.drain(..).map(|mark| (out.len(), mark)));
@@ -318,7 +324,6 @@ impl<'a> Device<'a> {
             if let Event::Connected { resumed: false } = event {
                 self.is_in = true;
                 self.requests = 0;
-                ledger.session_over(self.me, self.link - 1, now);
                 ledger.up(self.me, self.link, now);
                 for tenure in self.sure_places.drain(..) {
                     ledger.confirmed(self.me, tenure, now);

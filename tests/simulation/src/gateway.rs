@@ -94,12 +94,12 @@ impl Gateway {
         moved
     }
 
-    /// Hands the receiving shard of a way its next batch.
-    pub fn take(&mut self, way: usize, at: u64) {
+    /// Hands the receiving shard of a way its next batch, if there is one.
+    pub fn take(&mut self, way: usize, at: u64) -> bool {
         let (from, to) = self.ends(way);
         let now = self.now(at);
         let fifo = &mut self.fifos[way];
-        let Some(mut batch) = fifo.batches.pop_front() else { return };
+        let Some(mut batch) = fifo.batches.pop_front() else { return false };
         let has_room = std::mem::take(&mut fifo.full);
         while !batch.is_empty() {
             self.shards[to].handle_peer(from as u16, &mut batch, now);
@@ -107,6 +107,7 @@ impl Gateway {
         if has_room {
             self.shards[from].peer_has_room(to as u16, true);
         }
+        true
     }
 
     /// Blocks a way, or opens it.

@@ -61,25 +61,29 @@ pub struct Account {
     pub tenures: Vec<Tenure>,
     /// When it was surely connected.
     pub spans: Vec<Span>,
-    /// When its session ends by the gateway's word, should it have one without a connection.
+    /// What the gateway has of its session.
     pub session: SessionBelief,
-    /// How often the gateway may have begun a session for it without its knowing.
-    pub renewals: u32,
+    /// The connection that has, or had last, the session, by the order in which the gateway read who they are from.
+    pub holder: u32,
+    /// Connections that the gateway knows whose they are.
+    pub known: Vec<u32>,
+    /// How often the gateway has begun a session for it.
+    pub epoch: u32,
+    /// Whether the holder found a session.
+    pub found: bool,
     /// Times at which its reader went on, and since when it had not read.
     pub stalls: Vec<(u64, u64)>,
 }
 
-/// What the gateway should have of a client that will come back.
+/// What the gateway has of a client's session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SessionBelief {
     /// Nothing.
     #[default]
     None,
-    /// Perhaps a session.
-    Perhaps,
-    /// A session that is connected, as far as the gateway knows.
+    /// It is connected, as far as the gateway knows.
     Connected,
-    /// A session that ends at this time of the world.
+    /// It ends at this time of the world.
     Ends(u64),
 }
 
@@ -369,6 +373,7 @@ impl Ledger {
             |tenure: &Tenure| tenure.place == place && tenure.over == NEVER && tenure.sure_until == NEVER;
         if let Some(at) = tenures.iter().position(open) {
             tenures[at].asks += 1;
+            tenures[at].link = link;
             return at;
         }
         self.begun(client, place, link, now)
@@ -428,14 +433,13 @@ impl Ledger {
         }
     }
 
-    /// Its session is over, and with it all places but those that began on a connection after this one.
-    pub fn session_over(&mut self, client: usize, link: u32, now: Moment) {
-        let account = &mut self.accounts[client];
-        let shaky = account.spans.last().map_or(now.step, |span| span.until).min(now.step);
-        for tenure in account.tenures.iter_mut().filter(|tenure| tenure.over == NEVER && tenure.link <= link)
-        {
-            tenure.over = now.step;
-            tenure.sure_until = tenure.sure_until.min(shaky);
+    /// The session that began with one of these connections is over, and with it all its places.
+    fn places_over(&mut self, client: usize, links: &[u32], now: Moment) {
+        for tenure in &mut self.accounts[client].tenures {
+            if tenure.over == NEVER && links.contains(&tenure.link) {
+                tenure.over = now.step;
+                tenure.sure_until = tenure.sure_until.min(now.step);
+            }
         }
     }
 
@@ -500,87 +504,90 @@ impl Ledger {
     pub fn gateway_died(&mut self, now: Moment) {
         for client in 0..self.accounts.len() {
             self.shaky(client, now);
-            self.session_over(client, u32::MAX, now);
+            for tenure in self.accounts[client].tenures.iter_mut().filter(|tenure| tenure.over == NEVER) {
+                tenure.over = now.step;
+                tenure.sure_until = tenure.sure_until.min(now.step);
+            }
             self.accounts[client].session = SessionBelief::None;
+            self.accounts[client].known.clear();
         }
         self.incarnation += 1;
     }
 
-    /// The gateway knows that this connection, the last on which it let the client in, is over.
+    /// The gateway has read who a connection is from, and has let it in.
+    pub fn introduced(&mut self, client: usize, link: u32, now: Moment) {
+        if self.is_dead(link) {
+            return;
+        }
+        let is_kept = self.keeps_session(client);
+        let account = &mut self.accounts[client];
+        account.found = is_kept
+            && match account.session {
+                SessionBelief::None => false,
+                SessionBelief::Connected => true,
+                SessionBelief::Ends(at) => now.at < at,
+            };
+        if !account.found {
+            account.epoch += 1;
+            let known = std::mem::take(&mut account.known);
+            self.places_over(client, &known, now);
+        }
+        let account = &mut self.accounts[client];
+        account.known.push(link);
+        (account.session, account.holder) = (SessionBelief::Connected, link);
+    }
+
+    /// Whether the gateway keeps its session without a connection.
+    fn keeps_session(&self, client: usize) -> bool {
+        let plan = &self.plan.clients[client];
+        plan.kind != Kind::Device && plan.expiry.is_some()
+    }
+
+    /// The gateway knows that a connection is over.
     pub fn connection_over(&mut self, client: usize, link: u32, now: Moment) {
-        if let Some(seconds) = self.plan.clients[client].expiry
-            && self.plan.clients[client].kind != Kind::Device
-        {
-            let account = &mut self.accounts[client];
-            if account.session == SessionBelief::Connected {
-                account.session = SessionBelief::Ends(match self.plan.clients[client].kind {
-                    Kind::Mqtt5 => now.at + u64::from(seconds) * 1000,
-                    _ => u64::MAX,
-                });
-            }
-        } else {
-            self.session_over(client, link, now);
+        let is_kept = self.keeps_session(client);
+        let plan = &self.plan.clients[client];
+        let account = &mut self.accounts[client];
+        if account.holder != link || account.session != SessionBelief::Connected {
+            return;
+        }
+        account.session = match (is_kept, plan.kind, plan.expiry) {
+            (true, Kind::Mqtt5, Some(seconds)) => SessionBelief::Ends(now.at + u64::from(seconds) * 1000),
+            (true, ..) => SessionBelief::Ends(u64::MAX),
+            _ => SessionBelief::None,
+        };
+        if !is_kept {
+            let known = account.known.clone();
+            self.places_over(client, &known, now);
         }
     }
 
     /// Sessions without a connection may have ended by now.
     pub fn time_passed(&mut self, now: Moment) {
-        for account in &mut self.accounts {
+        for client in 0..self.accounts.len() {
+            let account = &mut self.accounts[client];
             if matches!(account.session, SessionBelief::Ends(at) if at <= now.at) {
-                for tenure in account.tenures.iter_mut().filter(|tenure| tenure.over == NEVER) {
-                    tenure.sure_until = tenure.sure_until.min(now.step);
+                let known = account.known.clone();
+                for tenure in account.tenures.iter_mut() {
+                    if tenure.over == NEVER && known.contains(&tenure.link) {
+                        tenure.sure_until = tenure.sure_until.min(now.step);
+                    }
                 }
             }
         }
     }
 
-    /// The gateway has read a CONNECT, and nobody knows what came of it.
-    pub fn may_have_session(&mut self, client: usize, read: Moment) {
-        let is_kept = self.plan.clients[client].expiry.is_some();
-        let account = &mut self.accounts[client];
-        match account.session {
-            SessionBelief::None if is_kept => account.session = SessionBelief::Perhaps,
-            SessionBelief::Ends(at) if at <= read.at => {}
-            _ => return,
-        }
-        account.renewals += 1;
-    }
-
-    /// An MQTT client was let in, with or without its session.
-    pub fn session_answered(
-        &mut self,
-        client: usize,
-        link: u32,
-        present: bool,
-        connected: Moment,
-        now: Moment,
-    ) {
-        if self.is_dead(link) {
-            return;
-        }
-        let belief = self.accounts[client].session;
-        let is_kept = self.plan.clients[client].expiry.is_some();
-        let expected = match belief {
-            SessionBelief::None => Some(false),
-            SessionBelief::Perhaps => None,
-            SessionBelief::Connected => Some(true),
-            SessionBelief::Ends(at) if connected.at < at => Some(true),
-            // Its end may not have been noticed yet.
-            SessionBelief::Ends(_) => None,
-        };
-        if expected.is_some_and(|expected| expected && is_kept != present) || (present && !is_kept) {
-            self.violated(format!(
-                "{} was told that a session is{} there ({belief:?})",
+    /// An MQTT client was told whether its session is there.
+    pub fn session_answered(&mut self, client: usize, link: u32, present: bool) {
+        let account = &self.accounts[client];
+        // What another connection of its own found since isn't this one's affair.
+        if account.holder == link && !self.is_dead(link) && account.found != present {
+            let text = format!(
+                "{} was told that its session is {}there",
                 client_id(client),
-                if present { "" } else { " not" }
-            ));
+                if present { "" } else { "not " }
+            );
+            self.violated(text);
         }
-        if expected == Some(false) && present {
-            self.violated(format!("{} was given a session that nobody has", client_id(client)));
-        }
-        if !present {
-            self.session_over(client, link - 1, now);
-        }
-        self.accounts[client].session = if is_kept { SessionBelief::Connected } else { SessionBelief::None };
     }
 }

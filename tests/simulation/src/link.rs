@@ -40,8 +40,6 @@ pub struct Link {
     pub gateway_end: End,
     /// Likewise the client.
     pub client_end: End,
-    /// When the gateway was done with it.
-    pub closed: Option<Moment>,
 }
 
 /// How one side stands to a connection.
@@ -88,7 +86,6 @@ impl Link {
             stalled: false,
             gateway_end: End::Open,
             client_end: End::Open,
-            closed: None,
         }
     }
 

@@ -32,8 +32,8 @@ pub struct Mqtt {
     next_id: u16,
     /// Sent and not at its end, in the order of sending.
     sent: Vec<Sent>,
-    /// How often the gateway may have begun a session for it, as far as it has allowed for that.
-    renewals: u32,
+    /// Which of its sessions it is in.
+    epoch: u32,
     /// QoS 2 messages that it has and the gateway hasn't released.
     received: BTreeSet<NonZeroU16>,
     asked: BTreeMap<u16, Asked>,
@@ -45,8 +45,6 @@ pub struct Mqtt {
     input: Vec<u8>,
     out: Vec<u8>,
     marks: Vec<(usize, Mark)>,
-    /// When the gateway had read the CONNECT.
-    pub connect_read: Option<Moment>,
     /// It was let in on this connection.
     pub was_let_in: bool,
     last_sent: u64,
@@ -94,7 +92,7 @@ impl Mqtt {
             gateway_window: 0,
             next_id: 0,
             sent: Vec::new(),
-            renewals: 0,
+            epoch: 0,
             received: BTreeSet::new(),
             asked: BTreeMap::new(),
             by_id: BTreeMap::new(),
@@ -102,7 +100,6 @@ impl Mqtt {
             input: Vec::new(),
             out: Vec::new(),
             marks: Vec::new(),
-            connect_read: None,
             was_let_in: false,
             last_sent: 0,
         }
@@ -112,7 +109,6 @@ impl Mqtt {
     pub fn connect(&mut self, link: u32, now: Moment) {
         self.link = link;
         self.phase = Phase::Connecting;
-        self.connect_read = None;
         self.was_let_in = false;
         self.input.clear();
         self.out.clear();
@@ -413,15 +409,14 @@ impl Mqtt {
 
     fn connected(&mut self, present: bool, ledger: &mut Ledger, now: Moment) {
         self.was_let_in = true;
-        let read = self.connect_read.unwrap_or(now);
-        ledger.session_answered(self.me, self.link, present, read, now);
+        ledger.session_answered(self.me, self.link, present);
         ledger.up(self.me, self.link, now);
+        let epoch = ledger.accounts[self.me].epoch;
         if present {
             let incarnation = ledger.link_incarnations[self.link as usize];
             // The session may be one that an earlier attempt of this client began, at a gateway that knew nothing of it
             // any more: what was under way can't be told from what is new, and no client can help it.
-            let renewals = ledger.accounts[self.me].renewals;
-            let is_renewed = std::mem::replace(&mut self.renewals, renewals) != renewals;
+            let is_renewed = std::mem::replace(&mut self.epoch, epoch) != epoch;
             if is_renewed {
                 self.received.clear();
             }
@@ -441,7 +436,7 @@ impl Mqtt {
             }
         } else {
             self.forget_session(ledger);
-            self.renewals = ledger.accounts[self.me].renewals;
+            self.epoch = epoch;
         }
         let notices = format!("sig/r/{}", client_id(self.me));
         let inbox = self.filter_of(Place::Inbox, ledger.plan.topics);

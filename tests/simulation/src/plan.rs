@@ -26,6 +26,8 @@ pub struct Plan {
     pub steps: u32,
     /// How often what happens.
     pub odds: Odds,
+    /// How many of eight signals have a time to live.
+    pub hurried: usize,
 }
 
 /// What a client speaks.
@@ -120,7 +122,9 @@ impl Plan {
     pub fn new(random: &mut Random) -> Self {
         let shards = random.between(1, 4) as u16;
         let count = random.between(2, 8);
-        let clients: Vec<_> = (0..count).map(|_| ClientPlan::new(random)).collect();
+        // In some runs everything lasts: sessions, and what is under way in them.
+        let lasts = random.chance(1, 4);
+        let clients: Vec<_> = (0..count).map(|_| ClientPlan::new(lasts, random)).collect();
         let groups = random.between(1, 3);
         let law = if random.chance(1, 3) { Law::new(count, groups, random) } else { Law::default() };
         let mut odds = Odds {
@@ -146,6 +150,7 @@ impl Plan {
             topics: random.between(1, 4),
             steps: random.between(200, 1600) as u32,
             odds,
+            hurried: [2, 2, 6][random.below(3)],
         }
     }
 }
@@ -177,15 +182,16 @@ fn limits(random: &mut Random) -> Limits {
 }
 
 impl ClientPlan {
-    fn new(random: &mut Random) -> Self {
+    fn new(lasts: bool, random: &mut Random) -> Self {
         let kinds = [Kind::Device, Kind::Device, Kind::Mqtt4, Kind::Mqtt5, Kind::Mqtt5];
-        let kind = kinds[random.below(kinds.len())];
+        let kind = kinds[if lasts { random.between(1, 4) } else { random.below(kinds.len()) }];
+        let qos = |random: &mut Random| if lasts { random.between(1, 2) } else { random.below(3) } as u8;
         Self {
             kind,
-            signal_qos: random.below(3) as u8,
-            topic_qos: random.below(if kind == Kind::Device { 2 } else { 3 }) as u8,
+            signal_qos: qos(random),
+            topic_qos: if kind == Kind::Device { random.below(2) as u8 } else { qos(random) },
             no_local: kind == Kind::Mqtt5 && random.chance(1, 5),
-            expiry: random.chance(1, 2).then(|| [5, 30, 1000][random.below(3)]),
+            expiry: (lasts || random.chance(1, 2)).then(|| [5, 30, 1000][random.below(3)]),
             window: random.between(1, 8) as u16,
             keep_alive: if random.chance(1, 4) { random.between(5, 60) as u16 } else { 0 },
             inline: random.chance(1, 2),

@@ -66,6 +66,12 @@ impl Ledger {
         self.check_mailboxes();
     }
 
+    /// Whether it was accepted. A notice that it was refused may be lost with the connection.
+    fn is_surely_accepted(&self, message: &Message) -> bool {
+        message.fate == Fate::Accepted
+            && (!message.may_be_refused || self.surely_up(message.sender, message.submitted.step, NEVER))
+    }
+
     fn may_drop_late(&self, number: u32, client: usize) -> bool {
         self.messages[number as usize].ttl().is_some() && self.plan.clients[client].kind == Kind::Device
     }
@@ -79,12 +85,10 @@ impl Ledger {
         let message = &self.messages[number as usize];
         let Some(answered) = message.answered else { return false };
         let (from, to) = (message.submitted.step, answered.step);
-        if message.fate != Fate::Accepted
+        if !self.is_surely_accepted(message)
             || message.is_repeated
             || message.incarnation != self.incarnation
             || self.may_get(number, client).is_err()
-            // The notice that says so may be lost with the connection.
-            || (message.may_be_refused && !self.surely_up(message.sender, from, NEVER))
         {
             return false;
         }
@@ -166,7 +170,8 @@ impl Ledger {
         };
         let is_superseded = |message: &Message| {
             let Some(answered) = message.answered.filter(|_| !message.is_repeated) else { return false };
-            publishes().any(|(_, later)| later.fate == Fate::Accepted && later.submitted.step > answered.step)
+            publishes()
+                .any(|(_, later)| self.is_surely_accepted(later) && later.submitted.step > answered.step)
         };
         match number {
             Some(number) => {
@@ -179,7 +184,7 @@ impl Ledger {
                 let is_clear = |message: &Message| {
                     matches!(message.submission.what, What::Publish { clear: true, .. }) && !message.is_void()
                 };
-                !publishes().any(|(_, message)| message.fate == Fate::Accepted)
+                !publishes().any(|(_, message)| self.is_surely_accepted(message))
                     || publishes().any(|(_, message)| is_clear(message) && !is_superseded(message))
             }
         }

@@ -20,6 +20,8 @@ use crate::trace::Trace;
 
 /// Bytes that a session may leave unread before the process closes its connection.
 const MOST_UNREAD: usize = 256 * 1024;
+/// Milliseconds that nothing stays between shards.
+const LONG: u64 = 1000;
 /// Moves until all is quiet, at most.
 const MOST_MOVES: usize = 200_000;
 
@@ -213,6 +215,8 @@ impl<'a> World<'a> {
                     FirstPacket::Client { protocol, client_id } => {
                         let shards = gateway.shards.len() as u16;
                         let shard = usize::from(client_id.map_or(0, |id| owner(&id, shards)));
+                        // Otherwise a session that has ended may still be there.
+                        gateway.shards[shard].handle_time(now);
                         let key = gateway.shards[shard].open(protocol, now);
                         link.place = Some((shard, key));
                         self.by_key.insert((shard, key), number);
@@ -231,15 +235,8 @@ impl<'a> World<'a> {
         for mark in &marks {
             match *mark {
                 Mark::Message(message) => self.ledger.consumed(message, self.now),
-                Mark::Connect if self.clients[client].link == Some(number) => {
-                    self.clients[client].connect_read(self.now);
-                }
-                Mark::Connect => self.ledger.may_have_session(client, self.now),
-                Mark::Goodbye => {
-                    if self.clients[client].answered == Some(number) {
-                        self.ledger.connection_over(client, number, self.now);
-                    }
-                }
+                Mark::Connect => self.ledger.introduced(client, number, self.now),
+                Mark::Goodbye => self.ledger.connection_over(client, number, self.now),
             }
         }
         self.say(|| format!("shard {shard} reads {} bytes of {} {marks:?}", bytes.len(), client_id(client)));
@@ -281,7 +278,6 @@ impl<'a> World<'a> {
     fn end_of_gateway(&mut self, number: u32) {
         let (Some(gateway), Some(link)) = (&mut self.gateway, self.links.get_mut(&number)) else { return };
         link.gateway_end = End::Over;
-        link.closed.get_or_insert(self.now);
         link.drop_up();
         if link.client_end == End::Open {
             link.client_end = End::Closing;
@@ -296,9 +292,7 @@ impl<'a> World<'a> {
         if self.clients[client].link == Some(number) {
             self.ledger.shaky(client, self.now);
         }
-        if self.clients[client].answered == Some(number) {
-            self.ledger.connection_over(client, number, self.now);
-        }
+        self.ledger.connection_over(client, number, self.now);
         if let Some((shard, _)) = place {
             self.after(shard);
         }
@@ -334,7 +328,7 @@ impl<'a> World<'a> {
         if !is_current {
             return;
         }
-        let closed = link.closed;
+        let closed = link.gateway_end == End::Over;
         self.say(|| format!("{} reads {} bytes", client_id(client), bytes.len()));
         let before = self.clients[client].answered;
         self.clients[client].feed(&bytes, written, number, &mut self.ledger, self.now);
@@ -347,11 +341,8 @@ impl<'a> World<'a> {
             self.ledger.shaky(client, self.now);
         }
         // The gateway may have closed what the client hears only now to be open.
-        if let Some(closed) = closed.filter(|_| is_let_in)
-            && !self.ledger.is_dead(number)
-        {
+        if closed && is_let_in {
             self.ledger.shaky(client, self.now);
-            self.ledger.connection_over(client, number, closed);
         }
     }
 
@@ -543,11 +534,32 @@ impl<'a> World<'a> {
     /// Milliseconds pass.
     pub(crate) fn pass(&mut self, millis: u64) {
         self.begin_step(25);
+        if millis >= LONG {
+            self.exchange();
+        }
         self.now.at += millis;
         self.trace.number(self.now.at);
         self.ledger.time_passed(self.now);
         for client in &mut self.clients {
             client.wake_if_due(self.now);
+        }
+    }
+
+    /// Shards may be slow, but don't sleep for seconds: what is between them arrives.
+    fn exchange(&mut self) {
+        let Some(gateway) = &mut self.gateway else { return };
+        let mut moved = true;
+        while moved {
+            moved = false;
+            for shard in 0..gateway.shards.len() {
+                moved |= gateway.forward(shard);
+            }
+            for way in 0..gateway.way_count() {
+                moved |= gateway.take(way, self.now.at);
+            }
+        }
+        for shard in 0..self.touched.len() {
+            self.after(shard);
         }
     }
 
