@@ -16,6 +16,8 @@ const NO_IDENTITY: &str = "a client that proves itself by SCRAM has to bring its
 pub(super) enum Exchange {
     /// A device's proof over this nonce.
     Challenge(Challenge),
+    /// The process is to judge its credential.
+    Asked(Box<Admission>),
     Scram {
         exchange: Box<ScramExchange>,
         /// What it asks for if that goes well; none for a client that is in.

@@ -56,6 +56,11 @@ impl Shard {
                 client.exchange = Some(Box::new(Exchange::Challenge(Challenge(nonce))));
                 return self.reply(key, Reply::Challenge(Challenge(nonce)), now);
             }
+            Check::Ask => {
+                let (principal, authentication) = (None, None);
+                let admission = Admission { request, identity, brought_none, principal, authentication };
+                return self.ask(key, admission, now);
+            }
             Check::Refused(refusal) => return self.refuse_connect(key, refusal, now),
         };
         let admission = Admission { request, identity, brought_none, principal, authentication: None };

@@ -13,6 +13,8 @@ use crate::rules::Pattern;
 #[derive(Default)]
 pub struct Credentials {
     secrets: Map<String, Entry>,
+    /// The process knows others.
+    asks: bool,
     /// Makes salts, for those who are known and those who aren't.
     salt_key: [u8; 32],
 }
@@ -43,6 +45,8 @@ pub(super) enum Check {
     /// It is good; where nobody has to prove anything, for nobody in particular.
     Good(Option<Arc<Principal>>),
     ChallengeFirst,
+    /// The process has to say.
+    Ask,
     Refused(Refusal),
 }
 
@@ -70,12 +74,23 @@ impl Credentials {
         let salt_key = secrets
             .iter()
             .fold([0; 32], |key, (id, entry)| scram::hmac(&key, &[id.as_bytes(), &[0], &entry.secret]));
-        Self { secrets, salt_key }
+        Self { secrets, asks: false, salt_key }
     }
 
-    /// Whether there are none.
+    /// The same, and passwords that they don't have are for the process to judge.
+    #[must_use]
+    pub fn and_ask(self) -> Self {
+        Self { asks: true, ..self }
+    }
+
+    /// Whether nobody has to prove anything.
     pub fn is_open(&self) -> bool {
-        self.secrets.is_empty()
+        self.secrets.is_empty() && !self.asks
+    }
+
+    /// Whether a client id is bound to one of these secrets.
+    pub(super) fn is_bound(&self, identity: &Identity) -> bool {
+        self.secrets.contains_key(identity.as_str())
     }
 
     /// The salt for this user, known or not.
@@ -124,6 +139,10 @@ impl Credentials {
                 (id, fits && expected == Some(challenge))
             }
         };
+        // Whose name isn't known here is told so no sooner than whose password is wrong.
+        if !good && self.asks && matches!(credential, Credential::Password { .. }) {
+            return Check::Ask;
+        }
         let principal = if good { self.principal_of(user, identity) } else { Err(wrong()) };
         principal.map_or_else(Check::Refused, |principal| Check::Good(Some(principal)))
     }

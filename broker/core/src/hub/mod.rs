@@ -7,6 +7,7 @@
 //! (which recipients, receive rules, mailboxes) → `poll_transmit` (mailbox → session → bytes). The way back:
 //! the session settles a delivery → [`receipts`] → [`send`] merges the shards' reports → the sender's session.
 
+mod asked;
 mod authenticate;
 mod away;
 mod connect;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use slotmap::{DefaultKey, SlotMap};
 
 pub use crate::backbone::{PeerBatch, owner};
+pub use asked::{AuthenticationRequest, Judgement};
 pub use counters::{Counters, EachNumber};
 pub use credentials::{Credentials, SecretEntry};
 pub use scram::SCRAM_SHA_256;
@@ -235,6 +237,8 @@ pub struct Shard {
     /// Who has yet to be judged by them.
     judging: Option<Box<Judging>>,
     credentials: Arc<Credentials>,
+    /// Credentials that the process has yet to be asked about; at most one for each connection.
+    asked: VecDeque<AuthenticationRequest>,
     backbone: Fifos,
     random: Random,
 
@@ -296,6 +300,7 @@ impl Shard {
             rules: config.rules,
             judging: None,
             credentials: config.credentials,
+            asked: VecDeque::new(),
             backbone: Fifos::new(config.index, config.shards, limits.fifo_envelopes),
             limits,
             random,

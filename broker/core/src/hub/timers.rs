@@ -26,6 +26,8 @@ pub(super) enum Timer {
     MessageIds,
     /// Clients that are to be judged by new rules.
     Judge,
+    /// A client whose credential the process is to judge.
+    Asked(ConnectionKey),
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +88,7 @@ impl Shard {
                 Timer::Retained => self.expire_retained(now),
                 Timer::MessageIds => self.expire_message_ids(now),
                 Timer::Judge => self.judge_clients(now),
+                Timer::Asked(key) => self.give_up_asking(key, now),
                 Timer::Replay(key) => self.mark_dirty(key),
                 Timer::Receipt(tracker) => self.finish_tracker(tracker, now),
                 Timer::Client(key) => {

@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bugle_core::hub::{
-    ConnectionKey, Credentials, PeerBatch, SecretEntry, Shard, ShardConfig, Transmit, owner,
+    AuthenticationRequest, ConnectionKey, Credentials, Judgement, PeerBatch, SecretEntry, Shard, ShardConfig,
+    Transmit, owner,
 };
 use bugle_core::model::{Instant, Limits, Reason};
 use bugle_core::rules::{Rules, RulesSource};
@@ -33,6 +34,8 @@ pub struct Setup {
     pub roles: Vec<(&'static str, &'static str)>,
     /// Secrets that are good for other client ids than their own.
     pub users: Vec<SecretEntry>,
+    /// Passwords that these don't have are for the process to judge.
+    pub asks: bool,
 }
 
 impl Setup {
@@ -45,6 +48,7 @@ impl Setup {
             secrets: Vec::new(),
             roles: Vec::new(),
             users: Vec::new(),
+            asks: false,
         }
     }
 }
@@ -284,7 +288,7 @@ impl Gateway {
             roles: setup.roles.iter().filter(|(who, _)| who == id).map(|(_, role)| (*role).into()).collect(),
         });
         let credentials = Credentials::from_entries(entries.chain(setup.users.iter().cloned()));
-        let credentials = Arc::new(credentials);
+        let credentials = Arc::new(if setup.asks { credentials.and_ask() } else { credentials });
         let shards = (0..setup.shards).map(|index| {
             let mut random = Random(setup.seed.unwrap_or(0) ^ u64::from(index) << 32);
             let config = ShardConfig {
@@ -319,6 +323,22 @@ impl Gateway {
         }
         self.advance(0);
         assert!(!self.shards.iter().any(Shard::is_judging), "few enough for one turn");
+    }
+
+    /// Judges the credentials that the process is asked about, as it would.
+    pub fn judge(&mut self, judge: impl Fn(&AuthenticationRequest) -> Option<Judgement>) -> usize {
+        self.pump();
+        let mut asked = 0;
+        for shard in &mut self.shards {
+            while let Some(request) = shard.poll_authentication() {
+                asked += 1;
+                if let Some(judgement) = judge(&request) {
+                    shard.handle_authenticated(request.key, judgement, self.now);
+                }
+            }
+        }
+        self.pump();
+        asked
     }
 
     /// The groups and filters that the gateway has put a client out of, since it was last asked.
