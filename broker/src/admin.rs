@@ -62,6 +62,10 @@ async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         health["status"] = "degraded".into();
         health["rules"] = serde_json::json!({"state": "outdated", "reason": fault});
     }
+    if let Some(fault) = admin.rules.credentials_fault() {
+        health["status"] = "degraded".into();
+        health["credentials"] = serde_json::json!({"state": "outdated", "reason": fault});
+    }
     if !admin.bridges.is_empty() {
         // A far broker that is away is no fault of this process.
         let bridges = admin.bridges.iter().map(|bridge| {

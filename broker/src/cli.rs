@@ -39,6 +39,13 @@ pub enum Command {
     Watch(WatchOptions),
     /// Show the four modes and the refusals, on a gateway of its own.
     Demo,
+    /// Set a user's password in a password file, which is made if it isn't there.
+    ///
+    /// The password is asked for, or read from standard input. A gateway that uses the file takes it a second later.
+    Passwd(PasswdOptions),
+    /// Devices and their secrets.
+    #[command(subcommand)]
+    Device(DeviceCommand),
     /// Ask the rules what they say, and test them against what you expect.
     ///
     /// Exit code: 0 allowed, or all as expected, 1 not, 2 bad usage or a file that can't be used.
@@ -78,6 +85,50 @@ pub struct ServeOptions {
     /// Print the configuration that holds, without secrets, and end.
     #[arg(long)]
     pub print_config: bool,
+}
+
+/// Whose password.
+#[derive(Debug, Args)]
+pub struct PasswdOptions {
+    /// The password file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The user.
+    #[arg(value_name = "USER")]
+    pub user: String,
+    /// Client ids that he may come as, `*` for any run of characters; may be repeated [default: any that is nobody else's].
+    #[arg(long = "client", value_name = "PATTERN")]
+    pub clients: Vec<String>,
+    /// A role of his; may be repeated.
+    #[arg(long = "role", value_name = "NAME")]
+    pub roles: Vec<String>,
+    /// Take the user out.
+    #[arg(long, conflicts_with_all = ["clients", "roles"])]
+    pub delete: bool,
+}
+
+/// What to do about devices.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Make a secret for a device, note it in the file, and print it.
+    Add(DeviceAddOptions),
+}
+
+/// Which device.
+#[derive(Debug, Args)]
+pub struct DeviceAddOptions {
+    /// The device's client id.
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// The file of devices' secrets; made if it isn't there.
+    #[arg(long, value_name = "FILE", default_value = "devices")]
+    pub file: PathBuf,
+    /// A role of the device; may be repeated.
+    #[arg(long = "role", value_name = "NAME")]
+    pub roles: Vec<String>,
+    /// Replace the secret that it has.
+    #[arg(long)]
+    pub replace: bool,
 }
 
 /// What to ask of the rules.

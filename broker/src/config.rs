@@ -17,6 +17,7 @@ use bugle_core::rules::{Effect, GroupSource, Pattern, RoleSource, RuleSource, Ru
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::authentication::reload::CredentialsPlace;
 use crate::bridge::settings::{BridgeSettings, LOCAL_ID};
 use crate::cli::ServeOptions;
 use crate::limits::LimitsSection;
@@ -63,8 +64,10 @@ pub struct Config {
     pub rules: Arc<Rules>,
     /// Where they are read from again; nowhere without a file.
     pub rules_place: Option<RulesPlace>,
-    /// Who may come in.
+    /// Who may come in by a secret.
     pub credentials: Arc<Credentials>,
+    /// Where those who may come in are read from again.
+    pub credentials_place: CredentialsPlace,
     /// Other brokers that messages are exchanged with.
     pub bridges: Vec<BridgeSettings>,
 }
@@ -117,6 +120,10 @@ struct ConfigFile {
     rules: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rules_default: Option<Effect>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passwords: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    devices: Option<PathBuf>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     credential: Vec<CredentialSection>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -162,6 +169,8 @@ impl Default for ConfigFile {
             listener: Vec::new(),
             rules: None,
             rules_default: None,
+            passwords: None,
+            devices: None,
             credential: Vec::new(),
             rule: Vec::new(),
             group: Vec::new(),
@@ -306,10 +315,11 @@ impl ConfigFile {
         self.check_openness(&listeners)?;
         let limits = self.limits.checked().map_err(ConfigError::Invalid)?;
         let bridges = bridges::checked(&self.bridge, &self.prefix, limits.max_packet)?;
+        let credentials_place = self.credentials_place(&bridges)?;
         Ok(Config {
             listeners,
             tls: self.tls.as_ref().map(TlsSection::checked).transpose()?,
-            origins: self.websocket.checked(!self.credential.is_empty())?,
+            origins: self.websocket.checked(self.authenticates())?,
             admin,
             shards,
             data_dir: self.data_dir.clone(),
@@ -319,27 +329,28 @@ impl ConfigFile {
             limits: Arc::new(limits),
             rules: Arc::new(self.rules()?),
             rules_place: self.rules_place(),
-            credentials: Arc::new(self.credentials(&bridges)?),
+            credentials: Arc::new(credentials_place.load().map_err(ConfigError::Invalid)?),
+            credentials_place,
             bridges,
         })
     }
 
     /// Without credentials everyone is let in, which nobody else on the network should be without the operator's word.
     fn check_openness(&self, listeners: &[Listener]) -> Result<(), ConfigError> {
-        if self.credential.is_empty() {
+        if !self.authenticates() {
             let mut addresses = listeners.iter().map(|listener| listener.address);
             let open = addresses.find(|address| !address.ip().to_canonical().is_loopback());
             return match open {
                 Some(address) if !self.allow_anonymous => Err(ConfigError::Invalid(format!(
                     "{address} can be reached from other machines, and no credentials are configured: anyone could \
-                     send anything. Add [[credential]] entries with id and secret to the file given by --config, or \
+                     send anything. Add [[credential]] entries with id and secret, passwords or devices to the file given by --config, or \
                      say allow_anonymous = true there if that is what you want"
                 ))),
                 _ => Ok(()),
             };
         }
         if self.allow_anonymous {
-            let text = "allow_anonymous = true and [[credential]] exclude each other: take one of them out";
+            let text = "allow_anonymous = true excludes [[credential]], passwords and devices: take it, or them, out";
             return Err(ConfigError::Invalid(text.to_owned()));
         }
         Ok(())
@@ -347,7 +358,7 @@ impl ConfigFile {
 
     /// Whether clients have to prove who they are.
     fn authenticates(&self) -> bool {
-        !self.credential.is_empty()
+        !self.credential.is_empty() || self.passwords.is_some() || self.devices.is_some()
     }
 
     /// The rules of the file that is named, or of the tables here.
@@ -378,9 +389,10 @@ impl ConfigFile {
         }
     }
 
-    fn credentials(&self, bridges: &[BridgeSettings]) -> Result<Credentials, ConfigError> {
-        if self.credential.is_empty() {
-            return Ok(Credentials::open());
+    fn credentials_place(&self, bridges: &[BridgeSettings]) -> Result<CredentialsPlace, ConfigError> {
+        let (devices, passwords) = (self.devices.clone(), self.passwords.clone());
+        if !self.authenticates() {
+            return Ok(CredentialsPlace { fixed: Vec::new(), devices, passwords });
         }
         let mut seen = HashSet::new();
         for CredentialSection { id, secret, .. } in &self.credential {
@@ -413,7 +425,7 @@ impl ConfigFile {
                  and needs no secret: take it out, or rename the bridge"
             )));
         }
-        Ok(Credentials::from_entries(entries.chain(own)))
+        Ok(CredentialsPlace { fixed: entries.chain(own).collect(), devices, passwords })
     }
 }
 

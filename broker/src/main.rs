@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod authentication;
 mod bench;
 mod bridge;
 mod cli;
@@ -14,6 +15,7 @@ mod config;
 mod connection;
 mod demo;
 mod fifo;
+mod file_watch;
 mod handshake_thread;
 mod limits;
 mod listener;
@@ -34,7 +36,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Arguments, Command};
+use crate::cli::{Arguments, Command, DeviceCommand};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -48,6 +50,8 @@ fn main() -> ExitCode {
         Command::Send(options) => block_on(send::run(&options)),
         Command::Watch(options) => block_on(watch::run(&options)),
         Command::Demo => block_on(demo::run()),
+        Command::Passwd(options) => authentication::command::passwd(&options),
+        Command::Device(DeviceCommand::Add(options)) => authentication::command::device_add(&options),
         Command::Rules(command) => rules_command::run(&command),
         Command::Bench(command) => bench::run(&command),
     }

@@ -5,13 +5,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bugle_core::hub::EachNumber;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::config::RulesPlace;
+use crate::file_watch::FileWatch;
 use crate::shard_thread::{Control, ShardSender};
 
 /// How often the file is looked at.
@@ -26,12 +27,24 @@ pub struct RulesStatus {
     refused: AtomicU64,
     /// Why the file that is there isn't what holds.
     fault: Mutex<Option<String>>,
+    /// The same of passwords and devices' secrets.
+    credentials: Mutex<Option<String>>,
 }
 
 impl RulesStatus {
     /// Why the file that is there isn't what holds; none: it is.
     pub fn fault(&self) -> Option<String> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same of passwords and devices' secrets.
+    pub fn credentials_fault(&self) -> Option<String> {
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says whether passwords and devices' secrets are those of their files.
+    pub fn set_credentials(&self, fault: Option<String>) {
+        *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
     /// Calls `each` for every number.
@@ -42,6 +55,8 @@ impl RulesStatus {
         }
         let help = "1 while older rules hold than the file has, because it can't be used";
         each("rules_outdated", help, &[], self.fault().is_some().into(), true);
+        let help = "1 while older passwords or secrets hold than their files have, because one can't be used";
+        each("credentials_outdated", help, &[], self.credentials_fault().is_some().into(), true);
     }
 
     fn set(&self, fault: Option<String>) {
@@ -56,24 +71,14 @@ pub struct RulesReload {
     place: RulesPlace,
     shards: Vec<ShardSender>,
     status: Arc<RulesStatus>,
-    seen: Option<Stamp>,
-}
-
-/// What tells one state of a file from the next.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    modified: SystemTime,
-    length: u64,
-    /// Editors put a new file in the place of the old one.
-    #[cfg(unix)]
-    inode: u64,
+    watch: FileWatch,
 }
 
 impl RulesReload {
     /// For rules that were read just now.
     pub fn new(place: RulesPlace, shards: Vec<ShardSender>, status: Arc<RulesStatus>) -> Self {
-        let seen = stamp(&place);
-        Self { place, shards, status, seen }
+        let watch = FileWatch::new(place.path.clone());
+        Self { place, shards, status, watch }
     }
 
     /// Looks at the file, and reads it when it has changed or when asked to.
@@ -86,10 +91,7 @@ impl RulesReload {
                 () = asked.notified() => true,
                 _ = looks.tick() => false,
             };
-            let stamp = stamp(&self.place);
-            // A file that is gone for a moment is being replaced.
-            if is_asked || (stamp.is_some() && stamp != self.seen) {
-                self.seen = stamp;
+            if self.watch.has_changed() || is_asked {
                 self.reload().await;
             }
         }
@@ -121,14 +123,4 @@ impl RulesReload {
         self.status.set(None);
         tracing::info!(%path, "the rules were read again, and hold everywhere");
     }
-}
-
-fn stamp(place: &RulesPlace) -> Option<Stamp> {
-    let metadata = std::fs::metadata(&place.path).ok()?;
-    Some(Stamp {
-        modified: metadata.modified().ok()?,
-        length: metadata.len(),
-        #[cfg(unix)]
-        inode: std::os::unix::fs::MetadataExt::ino(&metadata),
-    })
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bugle_core::hub::ShardConfig;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -14,6 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::admin::{self, Admin};
+use crate::authentication;
+use crate::authentication::reload::CredentialsReload;
 use crate::bridge::Bridges;
 use crate::cli::ServeOptions;
 use crate::config::{Config, ConfigError, Listener};
@@ -47,6 +50,9 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// Passwords or secrets can't be used.
+    #[error("{0}")]
+    Credentials(String),
     /// A certificate or a key can't be used.
     #[error("[tls] {0}")]
     Tls(String),
@@ -121,8 +127,8 @@ pub struct Gateway {
     listeners: JoinSet<()>,
     transports: Arc<TransportSettings>,
     certificates: Option<Certificates>,
-    /// Asks for the rules to be read again, where they are in a file.
-    rules: Option<Arc<Notify>>,
+    /// Asks for what is in files to be read again.
+    reloads: Vec<Arc<Notify>>,
     bridges: Bridges,
     _handshakes: HandshakeThread,
 }
@@ -152,6 +158,9 @@ impl Gateway {
 
         let clock = Clock::start();
         let counters = Arc::new(ProcessCounters::default());
+        let passwords = config.credentials_place.load_passwords().map_err(ServeError::Credentials)?;
+        let passwords = Arc::new(ArcSwap::from_pointee(passwords));
+        let (authenticator, judge) = authentication::judge(passwords.clone());
         let mut shards = Vec::new();
         for (index, ends) in connect_shards(config.shards).into_iter().enumerate() {
             let shard = ShardConfig {
@@ -162,7 +171,8 @@ impl Gateway {
                 rules: config.rules.clone(),
                 credentials: config.credentials.clone(),
             };
-            shards.push(shard_thread::start(shard, ends, clock, counters.clone())?);
+            let authenticator = authenticator.clone();
+            shards.push(shard_thread::start(shard, ends, clock, counters.clone(), authenticator)?);
         }
 
         let senders: Vec<ShardSender> = shards.iter().map(|shard| shard.sender.clone()).collect();
@@ -181,7 +191,7 @@ impl Gateway {
             listeners: JoinSet::new(),
             transports,
             certificates: None,
-            rules: None,
+            reloads: Vec::new(),
             bridges,
             _handshakes: handshakes,
         };
@@ -208,7 +218,15 @@ impl Gateway {
             let asked = Arc::new(Notify::new());
             let reload = RulesReload::new(place.clone(), senders.clone(), rules.clone());
             gateway.listeners.spawn(reload.run(asked.clone()));
-            gateway.rules = Some(asked);
+            gateway.reloads.push(asked);
+        }
+        gateway.listeners.spawn(judge.run());
+        let place = &config.credentials_place;
+        if place.devices.is_some() || place.passwords.is_some() {
+            let asked = Arc::new(Notify::new());
+            let reload = CredentialsReload::new(place.clone(), passwords, senders.clone(), rules.clone());
+            gateway.listeners.spawn(reload.run(asked.clone()));
+            gateway.reloads.push(asked);
         }
         if let Some(period) = config.sys_interval {
             gateway.listeners.spawn(sys_topics::publish(
@@ -239,9 +257,7 @@ impl Gateway {
     /// Reads again what can be read again.
     fn reload(&self) {
         self.reload_certificates();
-        if let Some(rules) = &self.rules {
-            rules.notify_one();
-        }
+        self.reloads.iter().for_each(|reload| reload.notify_one());
     }
 
     /// Reads the certificates again, for connections to come. The old ones stay where the new can't be used.
@@ -327,7 +343,7 @@ fn open(
     addresses.into_iter().map(one).collect()
 }
 
-/// The signal to read certificates and rules again.
+/// The signal to read certificates, rules and credentials again.
 const RELOAD: &str = "SIGHUP";
 
 /// The signals that the process obeys.

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bugle_core::hub::{ConnectionKey, Counters, PeerBatch, Shard, ShardConfig, Transmit};
+use bugle_core::hub::{
+    ConnectionKey, Counters, Credentials, Judgement, PeerBatch, Shard, ShardConfig, Transmit,
+};
 use bugle_core::model::Instant;
 use bugle_core::rules::Rules;
 use bugle_core::session::Protocol;
@@ -23,6 +25,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::{sleep_until, timeout, timeout_at};
 
+use crate::authentication::Authenticator;
 use crate::connection::{self, Connection};
 use crate::fifo::{self, FifoEnds, Link, Put};
 use crate::metrics::ProcessCounters;
@@ -100,6 +103,10 @@ pub enum Control {
     Publish(Vec<(String, String)>),
     /// To judge by these rules from now on; it answers when all of its clients have been judged by them.
     Rules(Arc<Rules>, oneshot::Sender<()>),
+    /// To let clients in by these secrets from now on.
+    Credentials(Arc<Credentials>),
+    /// What became of a credential that it wanted judged.
+    Authenticated(ConnectionKey, Judgement),
     /// To tell its clients and end.
     ShutDown,
 }
@@ -156,14 +163,16 @@ pub fn start(
     ends: FifoEnds,
     clock: Clock,
     counters: Arc<ProcessCounters>,
+    authenticator: Authenticator,
 ) -> std::io::Result<ShardHandle> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (arrivals, arriving) = mpsc::channel(ARRIVALS);
     let (control, controls) = mpsc::channel(CONTROLS);
     let (has_ended, ended) = oneshot::channel();
+    let judge = (authenticator, control.clone());
     let thread = std::thread::Builder::new().name(format!("shard-{}", config.index)).spawn(move || {
         let shard = Shard::new(config, Box::new(fill_random));
-        let host = Rc::new(ShardHost::new(shard, clock, counters, ends.outgoing));
+        let host = Rc::new(ShardHost::new(shard, clock, counters, ends.outgoing, judge));
         let tasks = LocalSet::new();
         for (from, fifo) in ends.incoming {
             tasks.spawn_local(fifo::receive(host.clone(), from, fifo));
@@ -194,6 +203,8 @@ pub struct ShardHost {
     links: RefCell<Vec<Option<Link>>>,
     /// Who waits until all clients have been judged by new rules.
     judging: RefCell<Vec<oneshot::Sender<()>>>,
+    /// Who judges credentials, and the way back.
+    judge: (Authenticator, mpsc::Sender<Control>),
     /// Something went into the shard.
     wake: Notify,
     /// The last task of a connection has ended.
@@ -210,6 +221,7 @@ impl ShardHost {
         clock: Clock,
         counters: Arc<ProcessCounters>,
         outgoing: Vec<Option<mpsc::Sender<PeerBatch>>>,
+        judge: (Authenticator, mpsc::Sender<Control>),
     ) -> Self {
         Self {
             shard: RefCell::new(shard),
@@ -220,6 +232,7 @@ impl ShardHost {
             scratch: RefCell::new(Vec::with_capacity(2 * TRANSMIT)),
             links: RefCell::new(outgoing.into_iter().map(|sender| sender.map(Link::new)).collect()),
             judging: RefCell::default(),
+            judge,
             wake: Notify::new(),
             all_ended: Notify::new(),
             clock,
@@ -398,6 +411,14 @@ impl ShardHost {
                     self.judging.borrow_mut().push(judged);
                     self.wake.notify_one();
                 }
+                Control::Credentials(credentials) => {
+                    self.caught("new secrets", |shard, _| shard.set_credentials(credentials));
+                }
+                Control::Authenticated(key, judgement) => {
+                    self.tick();
+                    self.guarded(key, |shard, now| shard.handle_authenticated(key, judgement, now));
+                    self.wake.notify_one();
+                }
                 Control::ShutDown => break,
             }
         }
@@ -452,6 +473,7 @@ impl ShardHost {
     fn settle(self: &Rc<Self>) -> bool {
         let mut flushes = 0_usize;
         loop {
+            self.authenticate();
             let has_forwarded = self.forward();
             let before = flushes;
             while let Some(Some(key)) =
@@ -469,6 +491,20 @@ impl ShardHost {
             }
             if !has_forwarded && flushes == before {
                 return true;
+            }
+        }
+    }
+
+    /// Has credentials judged that the shard can't judge by itself.
+    fn authenticate(&self) {
+        let (authenticator, way_back) = &self.judge;
+        while let Some(Some(request)) =
+            self.caught("a credential to be judged", |shard, _| shard.poll_authentication())
+        {
+            if let Err(refused) = authenticator.try_judge(request, way_back) {
+                self.guarded(refused.key, |shard, now| {
+                    shard.handle_authenticated(refused.key, Judgement::Unavailable, now);
+                });
             }
         }
     }

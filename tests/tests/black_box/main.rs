@@ -16,6 +16,7 @@ mod mosquitto;
 mod mqtt_refusals;
 mod mqtt_standard;
 mod operator;
+mod passwords;
 mod readme;
 mod rules;
 mod slow_reader;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::authenticate::Exchange;
 use super::connect::Admission;
 use super::timers::Timer;
-use super::{ConnectionKey, Shard};
+use super::{ConnectionKey, Credentials, Shard};
 use crate::model::{Credential, Identity, Instant, Principal, Reason, Refusal};
 
 /// What the process is asked to judge. Every one of them is answered by [`Shard::handle_authenticated`], or too late.
@@ -60,6 +60,11 @@ impl Shard {
             client.exchange = Some(Box::new(Exchange::Asked(Box::new(admission))));
         }
         self.timers.push(now + self.limits.connect_timeout, Timer::Asked(key));
+    }
+
+    /// Other secrets than before; they hold for connections to come.
+    pub fn set_credentials(&mut self, credentials: Arc<Credentials>) {
+        self.credentials = credentials;
     }
 
     /// A credential that is to be judged. To be called after anything that went in, until it gives none.

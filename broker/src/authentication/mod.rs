@@ -1,0 +1,136 @@
+//! Judges credentials off the shards: passwords are hashed on threads of their own, only so many at a time and with a bounded
+//! queue, so that whoever tries passwords costs nobody else a message.
+
+pub mod command;
+pub mod devices;
+pub mod passwords;
+pub mod reload;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bugle_core::hub::{AuthenticationRequest, Judgement};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::shard_thread::Control;
+use passwords::PasswordFile;
+
+/// Passwords that wait to be looked at; who comes then is told to try again.
+const WAITING: usize = 512;
+/// How long one may wait: by then the hub has refused its client.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A credential, and where the verdict goes.
+struct Job {
+    request: AuthenticationRequest,
+    shard: mpsc::Sender<Control>,
+    asked: Instant,
+}
+
+/// The way to have a credential judged.
+#[derive(Clone)]
+pub struct Authenticator(mpsc::Sender<Job>);
+
+impl Authenticator {
+    /// Has a credential judged; the verdict goes to its shard. If too many wait, it is given back.
+    pub fn try_judge(
+        &self,
+        request: AuthenticationRequest,
+        shard: &mpsc::Sender<Control>,
+    ) -> Result<(), AuthenticationRequest> {
+        let job = Job { request, shard: shard.clone(), asked: Instant::now() };
+        self.0.try_send(job).map_err(|refused| refused.into_inner().request)
+    }
+}
+
+/// The judge's end: passwords as they are now, and what is to be judged.
+pub struct Judge {
+    passwords: Arc<ArcSwap<PasswordFile>>,
+    jobs: mpsc::Receiver<Job>,
+}
+
+/// A judge with these passwords, which may be replaced while it runs, and the way to it.
+pub fn judge(passwords: Arc<ArcSwap<PasswordFile>>) -> (Authenticator, Judge) {
+    let (sender, jobs) = mpsc::channel(WAITING);
+    (Authenticator(sender), Judge { passwords, jobs })
+}
+
+impl Judge {
+    /// Judges until nobody asks any more.
+    pub async fn run(mut self) {
+        // Half of the cores stay for messages, whoever tries passwords.
+        let cores = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
+        let places = Arc::new(Semaphore::new(cores));
+        while let Some(Job { request, shard, asked }) = self.jobs.recv().await {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            if asked.elapsed() >= PATIENCE {
+                continue;
+            }
+            let passwords = self.passwords.load_full();
+            tokio::spawn(async move {
+                let key = request.key;
+                let judged = tokio::task::spawn_blocking(move || passwords.judge(&request)).await;
+                drop(place);
+                let judgement = judged.unwrap_or(Judgement::Unavailable);
+                // A shard that has ended has nobody to let in.
+                let _ = shard.send(Control::Authenticated(key, judgement)).await;
+            });
+        }
+    }
+}
+
+/// What comes after the first fields of a line: `clients=a,b` and `roles=x,y`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Extras {
+    clients: Vec<String>,
+    roles: Vec<String>,
+}
+
+impl Extras {
+    fn parse<'t>(fields: impl Iterator<Item = &'t str>) -> Result<Self, String> {
+        let mut extras = Self::default();
+        for field in fields {
+            let list = match field.split_once('=') {
+                Some(("clients", _)) => &mut extras.clients,
+                Some(("roles", _)) => &mut extras.roles,
+                _ => return Err(format!("'{field}' is neither clients=... nor roles=...")),
+            };
+            let values = field.split_once('=').map_or("", |(_, values)| values).split(',');
+            list.extend(values.filter(|value| !value.is_empty()).map(str::to_owned));
+        }
+        Ok(extras)
+    }
+
+    /// As it stands in a line, with a colon before each.
+    fn text(&self) -> String {
+        let fields = [("clients", &self.clients), ("roles", &self.roles)];
+        let present = fields.iter().filter(|(_, values)| !values.is_empty());
+        present.map(|(name, values)| format!(":{name}={}", values.join(","))).collect()
+    }
+}
+
+/// The lines of a file that say something, with their numbers.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+        if mode & 0o077 != 0 {
+            tracing::warn!(
+                path = %path.display(),
+                mode = %format_args!("{:o}", mode & 0o777),
+                "others on this machine can read or write this file; chmod 600 it"
+            );
+        }
+    }
+    Ok(text)
+}

@@ -1,0 +1,125 @@
+//! Reads passwords and devices' secrets again, when their files change or SIGHUP asks for it. They hold for connections to
+//! come; a file that can't be used changes nothing, and is told.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bugle_core::hub::{Credentials, SecretEntry};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::devices;
+use super::passwords::PasswordFile;
+use crate::file_watch::FileWatch;
+use crate::rules_reload::RulesStatus;
+use crate::shard_thread::{Control, ShardSender};
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Where credentials come from.
+#[derive(Clone)]
+pub struct CredentialsPlace {
+    /// Those of the configuration.
+    pub fixed: Vec<SecretEntry>,
+    /// The file of devices' secrets.
+    pub devices: Option<PathBuf>,
+    /// The password file.
+    pub passwords: Option<PathBuf>,
+}
+
+impl CredentialsPlace {
+    /// Whether clients have to prove who they are.
+    pub fn authenticates(&self) -> bool {
+        !self.fixed.is_empty() || self.devices.is_some() || self.passwords.is_some()
+    }
+
+    /// All secrets, and whether others are to be asked for.
+    pub fn load(&self) -> Result<Credentials, String> {
+        if !self.authenticates() {
+            return Ok(Credentials::open());
+        }
+        let devices = self.devices.as_deref().map(devices::load).transpose()?.unwrap_or_default();
+        if let Some(twice) = devices.iter().find(|one| self.fixed.iter().any(|other| other.id == one.id)) {
+            return Err(format!(
+                "'{}' is in the devices' file and in the configuration: take one out",
+                twice.id
+            ));
+        }
+        let credentials = Credentials::from_entries(self.fixed.iter().cloned().chain(devices));
+        // With a file of devices, nobody is let in because that is empty.
+        let asks = self.passwords.is_some() || self.devices.is_some();
+        Ok(if asks { credentials.and_ask() } else { credentials })
+    }
+
+    /// The passwords; none where there is no file.
+    pub fn load_passwords(&self) -> Result<PasswordFile, String> {
+        self.passwords.as_deref().map_or_else(|| Ok(PasswordFile::default()), PasswordFile::load)
+    }
+}
+
+/// What reads them again.
+pub struct CredentialsReload {
+    place: CredentialsPlace,
+    passwords: Arc<ArcSwap<PasswordFile>>,
+    shards: Vec<ShardSender>,
+    status: Arc<RulesStatus>,
+    watches: Vec<FileWatch>,
+}
+
+impl CredentialsReload {
+    /// For what was read just now.
+    pub fn new(
+        place: CredentialsPlace,
+        passwords: Arc<ArcSwap<PasswordFile>>,
+        shards: Vec<ShardSender>,
+        status: Arc<RulesStatus>,
+    ) -> Self {
+        let files = place.devices.iter().chain(&place.passwords);
+        let watches = files.cloned().map(FileWatch::new).collect();
+        Self { place, passwords, shards, status, watches }
+    }
+
+    /// Looks at the files, and reads them when one has changed or when asked to.
+    pub async fn run(mut self, asked: Arc<Notify>) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // Both are cancel-safe.
+            let is_asked = tokio::select! {
+                () = asked.notified() => true,
+                _ = looks.tick() => false,
+            };
+            // All are looked at, each time.
+            let changed =
+                self.watches.iter_mut().filter_map(|watch| watch.has_changed().then_some(())).count();
+            if is_asked || changed > 0 {
+                self.reload().await;
+            }
+        }
+    }
+
+    async fn reload(&self) {
+        let place = self.place.clone();
+        // Making a hash that fits nobody takes a while.
+        let read = tokio::task::spawn_blocking(move || Ok((place.load()?, place.load_passwords()?))).await;
+        let (credentials, passwords) = match read.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::error!(error, "passwords and devices stay as they are");
+                return self.status.set_credentials(Some(error));
+            }
+        };
+        let users = passwords.len();
+        self.passwords.store(Arc::new(passwords));
+        let credentials = Arc::new(credentials);
+        for shard in &self.shards {
+            // A shard that has ended lets nobody in.
+            let _ = shard.control.send(Control::Credentials(credentials.clone())).await;
+        }
+        self.status.set_credentials(None);
+        tracing::info!(users, secrets = ?credentials, "passwords and devices were read again, and hold for new connections");
+    }
+}
