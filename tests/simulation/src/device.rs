@@ -30,6 +30,12 @@ pub struct Device<'a> {
     sure_places: Vec<usize>,
     /// Places that come back with a new session.
     restored: Vec<usize>,
+    /// Likewise, should the one that is asked for be new.
+    restored_if_new: Vec<usize>,
+    /// Which of its sessions it is in.
+    epoch: u32,
+    /// It has said that it won't be back.
+    says_bye: bool,
     /// How many of the numbered requests were made since the session began.
     requests: u64,
     /// The connection at present.
@@ -47,6 +53,8 @@ struct Asked {
     /// Asked for after the session began, so that its acknowledgement covers what was restored.
     request: u64,
     accepted: Option<u64>,
+    /// In which session.
+    epoch: u32,
     entries: Vec<(String, Status)>,
     receipted: bool,
 }
@@ -68,6 +76,9 @@ impl<'a> Device<'a> {
             unwritten: Vec::new(),
             sure_places: Vec::new(),
             restored: Vec::new(),
+            restored_if_new: Vec::new(),
+            epoch: 0,
+            says_bye: false,
             requests: 0,
             link: 0,
             says_hello: false,
@@ -82,7 +93,7 @@ impl<'a> Device<'a> {
 
     /// A connection is open.
     pub fn connect(&mut self, link: u32, ledger: &mut Ledger, now: Moment) {
-        (self.link, self.says_hello) = (link, true);
+        (self.link, self.says_hello, self.says_bye) = (link, true, false);
         self.session.restart();
         self.session.handle_connected(self.local(now.at));
         let mut begun = vec![ledger.begun(self.me, Place::Inbox, link, now)];
@@ -91,18 +102,23 @@ impl<'a> Device<'a> {
                 begun.push(ledger.begun(self.me, Place::Group(group), link, now));
             }
         }
-        self.restored.clear();
-        for group in (0..ledger.plan.groups).filter(|group| self.session.remembers_group(&group_name(*group)))
-        {
-            self.restored.push(ledger.begun(self.me, Place::Group(group), link, now));
-        }
-        let topics = ledger.plan.topics;
-        for filter in
-            (0..topics + 2).filter(|filter| self.session.remembers_filter(&filter_text(*filter, topics)))
-        {
-            self.restored.push(ledger.begun(self.me, Place::Filter(filter), link, now));
-        }
         self.sure_places = begun;
+        self.restored_if_new.clear();
+        let topics = ledger.plan.topics;
+        let groups = (0..ledger.plan.groups).map(Place::Group);
+        for place in groups.chain((0..topics + 2).map(Place::Filter)).collect::<Vec<_>>() {
+            if self.remembers(place, topics) {
+                self.restored_if_new.push(ledger.begun(self.me, place, link, now));
+            }
+        }
+    }
+
+    fn remembers(&self, place: Place, topics: usize) -> bool {
+        match place {
+            Place::Inbox => false,
+            Place::Group(group) => self.session.remembers_group(&group_name(group)),
+            Place::Filter(filter) => self.session.remembers_filter(&filter_text(filter, topics)),
+        }
     }
 
     /// The connection is no more.
@@ -114,6 +130,7 @@ impl<'a> Device<'a> {
 
     /// Says goodbye.
     pub fn leave_for_good(&mut self) {
+        self.says_bye = true;
         self.session.disconnect();
     }
 
@@ -135,11 +152,23 @@ impl<'a> Device<'a> {
             out.extend_from_slice(&chunk[..length]);
         }
         if std::mem::take(&mut self.says_hello) {
-            marks.push((out.len(), Mark::Connect));
+            // The SDK may have given up what the gateway still has.
+            let hello = bugle_protocol::split(out, bugle_protocol::MAX_BODY).ok().flatten();
+            let resumes = matches!(
+                hello.map(|raw| raw.decode()),
+                Some(Ok(bugle_protocol::Frame::Hello(bugle_protocol::Hello { resume: Some(_), .. })))
+            );
+            marks.push((out.len(), Mark::Hello(if resumes { self.epoch } else { 0 })));
         }
-        // All that may be written is.
-        marks.extend(self.unwritten.drain(..).map(|mark| (out.len(), mark)));
-        self.session.poll_closed().is_some()
+        let is_over = self.session.poll_closed().is_some();
+        if self.is_in && !is_over {
+            // All that may be written is.
+            marks.extend(self.unwritten.drain(..).map(|mark| (out.len(), mark)));
+        }
+        if is_over && std::mem::take(&mut self.says_bye) {
+            marks.push((out.len(), Mark::Goodbye));
+        }
+        is_over
     }
 
     /// How many bytes it would take.
@@ -312,8 +341,9 @@ impl<'a> Device<'a> {
 
     fn ask(&mut self, slot: u8, about: About) {
         self.requests += 1;
-        let (request, accepted, entries, receipted) = (self.requests, None, Vec::new(), false);
-        self.asked.insert(slot, Asked { about, request, accepted, entries, receipted });
+        let (request, accepted, epoch) = (self.requests, None, self.epoch);
+        let (entries, receipted) = (Vec::new(), false);
+        self.asked.insert(slot, Asked { about, request, accepted, epoch, entries, receipted });
     }
 
     // -- what it is told ----------------------------------------------------------------------------------
@@ -321,19 +351,33 @@ impl<'a> Device<'a> {
     /// Looks at events and outcomes.
     fn poll(&mut self, ledger: &mut Ledger, now: Moment) {
         while let Some(event) = self.session.poll_event() {
-            if let Event::Connected { resumed: false } = event {
-                self.is_in = true;
-                self.requests = 0;
-                ledger.up(self.me, self.link, now);
-                for tenure in self.sure_places.drain(..) {
-                    ledger.confirmed(self.me, tenure, now);
-                }
+            let Event::Connected { resumed } = event else { continue };
+            self.is_in = true;
+            ledger.session_answered(self.me, self.link, resumed);
+            ledger.up(self.me, self.link, now);
+            let (begun, restored) =
+                (std::mem::take(&mut self.sure_places), std::mem::take(&mut self.restored_if_new));
+            if resumed {
+                // It has what it had, and writes again what the gateway hasn't.
+                let numbers = self.asked.values().filter_map(|asked| match asked.about {
+                    About::Message { number, .. } if asked.accepted.is_none() => Some(Mark::Message(number)),
+                    _ => None,
+                });
+                self.unwritten = numbers.collect();
+                ledger.never_begun(self.me, begun.into_iter().chain(restored));
+                continue;
+            }
+            self.requests = 0;
+            self.unwritten.clear();
+            self.epoch = ledger.link_epochs[self.link as usize];
+            self.restored = restored;
+            for tenure in begun {
+                ledger.confirmed(self.me, tenure, now);
             }
         }
         // What is refused as it is restored is forgotten.
         for tenure in std::mem::take(&mut self.restored) {
-            let text = place_text(ledger.accounts[self.me].tenures[tenure].place, ledger.plan.topics);
-            if self.session.remembers_group(&text) || self.session.remembers_filter(&text) {
+            if self.remembers(ledger.accounts[self.me].tenures[tenure].place, ledger.plan.topics) {
                 self.restored.push(tenure);
             } else {
                 ledger.not_given(self.me, tenure, now);
@@ -409,7 +453,10 @@ impl<'a> Device<'a> {
                 }
                 Some(Err(_)) => {
                     let waited = asked.accepted.map_or(0, |accepted| now.at - accepted);
-                    if self.is_in && waited < ttl.unwrap_or(10_000) + RECEIPT_SLACK {
+                    if self.is_in
+                        && asked.epoch == self.epoch
+                        && waited < ttl.unwrap_or(10_000) + RECEIPT_SLACK
+                    {
                         ledger.violated(format!("{} gave up on the receipt of {number}", client_id(self.me)));
                     }
                     ledger.message(number).gave_up = true;

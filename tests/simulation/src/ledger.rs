@@ -174,6 +174,8 @@ pub struct Ledger {
     pub newest: BTreeMap<(usize, usize, Lane), u32>,
     /// Which run of the gateway connections are to, by their number.
     pub link_incarnations: Vec<u32>,
+    /// Which of their clients' sessions connections are in, by their number, once the gateway knows whose they are.
+    pub link_epochs: Vec<u32>,
     violations: Vec<String>,
     /// What was heard, for the trace; kept if wanted.
     notes: Option<Vec<String>>,
@@ -239,6 +241,7 @@ impl Ledger {
             newest: BTreeMap::new(),
             // Numbers begin with 1.
             link_incarnations: vec![0],
+            link_epochs: vec![0],
             violations: Vec::new(),
             notes: keeps_notes.then(Vec::new),
         }
@@ -482,8 +485,7 @@ impl Ledger {
 
     /// From now on nothing is sure of its connection, nor of what ends with that.
     pub fn shaky(&mut self, client: usize, now: Moment) {
-        let plan = &self.plan.clients[client];
-        if plan.kind == Kind::Device || plan.expiry.is_none() {
+        if !self.keeps_session(client) {
             for tenure in self.accounts[client].tenures.iter_mut().filter(|tenure| tenure.over == NEVER) {
                 tenure.sure_until = tenure.sure_until.min(now.step);
             }
@@ -514,14 +516,24 @@ impl Ledger {
         self.incarnation += 1;
     }
 
-    /// The gateway has read who a connection is from, and has let it in.
-    pub fn introduced(&mut self, client: usize, link: u32, now: Moment) {
+    /// These places were only to be there in a session that didn't begin.
+    pub fn never_begun(&mut self, client: usize, tenures: impl IntoIterator<Item = usize>) {
+        for at in tenures {
+            let tenure = &mut self.accounts[client].tenures[at];
+            (tenure.asked, tenure.over) = (NEVER, 0);
+        }
+    }
+
+    /// The gateway has read who a connection is from, and has let it in; it goes on with its session of that epoch, if
+    /// with any.
+    pub fn introduced(&mut self, client: usize, link: u32, epoch: Option<u32>, now: Moment) {
         if self.is_dead(link) {
             return;
         }
         let is_kept = self.keeps_session(client);
         let account = &mut self.accounts[client];
         account.found = is_kept
+            && epoch.is_none_or(|epoch| epoch == account.epoch)
             && match account.session {
                 SessionBelief::None => false,
                 SessionBelief::Connected => true,
@@ -534,13 +546,32 @@ impl Ledger {
         }
         let account = &mut self.accounts[client];
         account.known.push(link);
+        self.link_epochs[link as usize] = account.epoch;
         (account.session, account.holder) = (SessionBelief::Connected, link);
     }
 
     /// Whether the gateway keeps its session without a connection.
     fn keeps_session(&self, client: usize) -> bool {
         let plan = &self.plan.clients[client];
-        plan.kind != Kind::Device && plan.expiry.is_some()
+        match plan.kind {
+            Kind::Device => plan.expiry.is_some() && self.plan.resumes,
+            _ => plan.expiry.is_some(),
+        }
+    }
+
+    /// Whether what is sent to it waits while it is without a connection.
+    pub fn waits_for_it(&self, client: usize) -> bool {
+        self.plan.clients.get(client).is_some_and(|plan| plan.kind == Kind::Device)
+            && self.keeps_session(client)
+    }
+
+    /// A client has ended its session.
+    pub fn session_ended(&mut self, client: usize, link: u32, now: Moment) {
+        if self.accounts[client].holder == link {
+            self.accounts[client].session = SessionBelief::None;
+            let known = self.accounts[client].known.clone();
+            self.places_over(client, &known, now);
+        }
     }
 
     /// The gateway knows that a connection is over.
@@ -552,7 +583,9 @@ impl Ledger {
             return;
         }
         account.session = match (is_kept, plan.kind, plan.expiry) {
-            (true, Kind::Mqtt5, Some(seconds)) => SessionBelief::Ends(now.at + u64::from(seconds) * 1000),
+            (true, Kind::Mqtt5 | Kind::Device, Some(seconds)) => {
+                SessionBelief::Ends(now.at + u64::from(seconds) * 1000)
+            }
             (true, ..) => SessionBelief::Ends(u64::MAX),
             _ => SessionBelief::None,
         };
@@ -577,7 +610,7 @@ impl Ledger {
         }
     }
 
-    /// An MQTT client was told whether its session is there.
+    /// A client was told whether its session is there.
     pub fn session_answered(&mut self, client: usize, link: u32, present: bool) {
         let account = &self.accounts[client];
         // What another connection of its own found since isn't this one's affair.

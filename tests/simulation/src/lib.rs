@@ -85,6 +85,7 @@ pub fn run(seed: u64, wanted: Wanted) -> Outcome {
         let body = if settings.kind == Kind::Device {
             let mut config = Config::new(&ids[me], b"", 1);
             (config.keep_alive, config.window) = (settings.keep_alive, settings.window);
+            config.session_expiry = settings.expiry.unwrap_or(0);
             Body::Device(Box::new(Device::new(me, memory.session(config), settings.clock)))
         } else {
             Body::Mqtt(Box::new(Mqtt::new(me, settings.clone())))

@@ -60,6 +60,8 @@ pub enum End {
 pub enum Mark {
     /// The packet that asks to be let in.
     Connect,
+    /// Likewise of a device, that would go on with its session of this epoch; 0 is none.
+    Hello(u32),
     /// A message.
     Message(u32),
     /// The last packet: it ends here, whenever the connection does.

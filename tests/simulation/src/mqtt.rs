@@ -411,7 +411,7 @@ impl Mqtt {
         self.was_let_in = true;
         ledger.session_answered(self.me, self.link, present);
         ledger.up(self.me, self.link, now);
-        let epoch = ledger.accounts[self.me].epoch;
+        let epoch = ledger.link_epochs[self.link as usize];
         if present {
             let incarnation = ledger.link_incarnations[self.link as usize];
             // The session may be one that an earlier attempt of this client began, at a gateway that knew nothing of it

@@ -26,6 +26,8 @@ pub struct Plan {
     pub steps: u32,
     /// How often what happens.
     pub odds: Odds,
+    /// The gateway keeps devices' sessions, to be resumed.
+    pub resumes: bool,
     /// How many of eight signals have a time to live.
     pub hurried: usize,
 }
@@ -52,7 +54,7 @@ pub struct ClientPlan {
     pub topic_qos: u8,
     /// MQTT 5's No Local on its subscriptions to signals.
     pub no_local: bool,
-    /// Seconds for which its session outlives the connection; none: not at all (MQTT).
+    /// Seconds for which its session outlives the connection; none: not at all.
     pub expiry: Option<u32>,
     /// Deliveries at a time.
     pub window: u16,
@@ -150,6 +152,7 @@ impl Plan {
             topics: random.between(1, 4),
             steps: random.between(200, 1600) as u32,
             odds,
+            resumes: false,
             hurried: [2, 2, 6][random.below(3)],
         }
     }
@@ -191,7 +194,7 @@ impl ClientPlan {
             signal_qos: qos(random),
             topic_qos: if kind == Kind::Device { random.below(2) as u8 } else { qos(random) },
             no_local: kind == Kind::Mqtt5 && random.chance(1, 5),
-            expiry: (lasts || random.chance(1, 2)).then(|| [5, 30, 1000][random.below(3)]),
+            expiry: (lasts || random.chance(1, 2)).then(|| [5, 30, 100][random.below(3)]),
             window: random.between(1, 8) as u16,
             keep_alive: if random.chance(1, 4) { random.between(5, 60) as u16 } else { 0 },
             inline: random.chance(1, 2),

@@ -176,6 +176,9 @@ impl Ledger {
         let (from, to) = self.judged(number, now);
         let since = now.at - message.submitted.at;
         let is_up = self.surely_up(client, from, now.step);
+        // A device's session may be gone on with, so that what comes for it waits.
+        let is_there =
+            is_up || (self.waits_for_it(client) && self.surely(client, Place::Inbox, from, now.step));
         let has_it = message.deliveries.iter().any(|delivered| delivered.client == client);
         let place = match message.target() {
             Some(Target::Client(_)) => Place::Inbox,
@@ -199,7 +202,7 @@ impl Ledger {
             Status::Unconfirmed if is_up && qos > 0 && since < closes => {
                 "it is connected, acknowledges, and there was time"
             }
-            Status::Offline if is_up && is_member && is_once => "it was online",
+            Status::Offline if is_there && is_member && is_once => "it was online",
             Status::NotMember if is_member && is_once => "it was a member",
             Status::NotMember if place == Place::Inbox => "there is no group",
             Status::Denied if !is_forbidden => "the rules don't forbid it",

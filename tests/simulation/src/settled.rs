@@ -98,15 +98,19 @@ impl Ledger {
                     Target::Client(_) => Place::Inbox,
                     Target::Group { group, .. } => Place::Group(*group),
                 };
-                self.surely(client, place, from, to) && self.surely_up(client, from, NEVER)
+                // A device that resumes its session misses nothing.
+                self.surely(client, place, from, to)
+                    && (self.surely_up(client, from, NEVER)
+                        || (self.waits_for_it(client) && self.has_session_since(client, place, from)))
             }
             What::Publish { clear: true, .. } => false,
             What::Publish { topic, .. } => {
                 // It is judged when it comes to the subscriber's shard, at any time.
                 let to = NEVER;
-                let is_kept = self.plan.clients[client].expiry.is_some()
-                    && self.plan.clients[client].kind != Kind::Device
-                    && self.plan.clients[client].topic_qos.min(message.submission.qos) > 0;
+                let is_kept = self.waits_for_it(client)
+                    || self.plan.clients[client].expiry.is_some()
+                        && self.plan.clients[client].kind != Kind::Device
+                        && self.plan.clients[client].topic_qos.min(message.submission.qos) > 0;
                 self.filters(*topic).into_iter().any(|filter| {
                     let tenures = self.accounts[client].tenures.iter();
                     let mut held = tenures.filter(|tenure| {
@@ -120,6 +124,19 @@ impl Ledger {
                 })
             }
         }
+    }
+
+    /// Whether it is in the session still in which it was in a place at that step.
+    fn has_session_since(&self, client: usize, place: Place, step: u64) -> bool {
+        let account = &self.accounts[client];
+        // Leaving a place doesn't end the session; only the end of the session ends the inbox.
+        let is_same = |at: Place| {
+            account
+                .tenures
+                .iter()
+                .any(|tenure| tenure.place == at && tenure.sure_from <= step && tenure.sure_until == NEVER)
+        };
+        is_same(Place::Inbox) && self.surely(client, place, step, step) && self.surely_up_at_last(client)
     }
 
     fn surely_up_at_last(&self, client: usize) -> bool {

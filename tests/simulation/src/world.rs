@@ -232,10 +232,13 @@ impl<'a> World<'a> {
         }
         let client = link.client;
         self.trace.bytes(&bytes);
+        let is_device = matches!(self.clients[client].body, Body::Device(_));
         for mark in &marks {
             match *mark {
                 Mark::Message(message) => self.ledger.consumed(message, self.now),
-                Mark::Connect => self.ledger.introduced(client, number, self.now),
+                Mark::Connect => self.ledger.introduced(client, number, None, self.now),
+                Mark::Hello(epoch) => self.ledger.introduced(client, number, Some(epoch), self.now),
+                Mark::Goodbye if is_device => self.ledger.session_ended(client, number, self.now),
                 Mark::Goodbye => self.ledger.connection_over(client, number, self.now),
             }
         }
@@ -266,7 +269,8 @@ impl<'a> World<'a> {
         self.trace.bytes(&out);
         self.say(|| {
             let full = if stalled { ", full" } else { "" };
-            format!("shard {shard} writes {} bytes to {} ({transmit:?}{full})", out.len(), client_id(client))
+            let (length, who, bytes) = (out.len(), client_id(client), hexadecimal(&out));
+            format!("shard {shard} writes {length} bytes to {who} ({transmit:?}{full}) {bytes}")
         });
         self.after(shard);
         if transmit == Transmit::Close || is_unread {
@@ -409,7 +413,7 @@ impl<'a> World<'a> {
         self.trace.bytes(&out);
         link.write_up(&out, marks);
         if !out.is_empty() {
-            self.say(|| format!("{} writes {} bytes", client_id(client), out.len()));
+            self.say(|| format!("{} writes {} bytes {}", client_id(client), out.len(), hexadecimal(&out)));
         }
         if is_over {
             self.close_by_client(client);
@@ -441,6 +445,7 @@ impl<'a> World<'a> {
         self.next_link += 1;
         let socket = self.plan.clients[client].socket;
         self.ledger.link_incarnations.push(self.ledger.incarnation);
+        self.ledger.link_epochs.push(0);
         self.links.insert(number, Link::new(client, self.ledger.incarnation, socket));
         self.say(|| format!("{} opens connection {number}", client_id(client)));
         self.clients[client].connect(number, &mut self.ledger, self.now);
@@ -610,4 +615,11 @@ impl<'a> World<'a> {
     pub(crate) fn is_up_since(&self, client: usize, step: u64) -> bool {
         self.ledger.surely_up(client, step, NEVER)
     }
+}
+
+/// The first of some bytes, for a person.
+fn hexadecimal(bytes: &[u8]) -> String {
+    const SHOWN: usize = 32;
+    let shown: Vec<_> = bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
+    shown.join(" ") + if bytes.len() > SHOWN { " ..." } else { "" }
 }
