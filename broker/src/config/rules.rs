@@ -162,6 +162,16 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_cannot_be_is_named() {
+        let role = |limit: &str| format!("\n[[role]]\nname = 'sensor'\nlimits = {{ {limit} }}\n");
+        let rules = RulesText::parse(role("payload_bytes = 9000")).unwrap();
+        let error = rules.compile(false).unwrap_err();
+        assert_eq!(error, "line 2: [[role]] number 1: payload_bytes = 9000 is over 8192");
+        let error = RulesText::parse(role("payload = 9")).unwrap_err();
+        assert!(error.contains("did you mean 'payload_bytes'?"), "{error}");
+    }
+
+    #[test]
     fn an_unknown_word_has_its_line_and_the_nearest_one() {
         for (wrong, line, nearest) in [
             ("[[rule]]\neffect = 'alow'", "line 2", "did you mean 'allow'?"),

@@ -52,10 +52,12 @@ impl Shard {
         let replays = client.replays.take();
         let will = client.will.take().filter(|_| with_will);
         let park = std::mem::take(&mut client.park);
-        let who = Who { identity: identity.clone(), principal: client.principal.clone() };
+        let (principal, limits) = (client.principal.clone(), client.limits.clone());
+        let who = Who { identity: identity.clone(), principal, limits };
         let expiry = client.session_expiry;
         let will_delay = client.will_delay;
-        let mut away = Client::new(Session::away(self.session_config.clone(), None, now));
+        let session = Session::away(self.session_config.clone(), None, now);
+        let mut away = Client::new(session, client.limits.clone());
         away.identity = Some(identity.clone());
         away.client_id = client.client_id.take();
         away.principal = client.principal.take();
@@ -146,7 +148,7 @@ impl Shard {
         };
         client.client_id = None;
         client.inbox = None;
-        let who = Who { identity, principal: client.principal.take() };
+        let who = Who { identity, principal: client.principal.take(), limits: client.limits.clone() };
         let park = std::mem::take(&mut client.park);
         let unread = std::mem::take(&mut client.mailbox);
         let unacknowledged = client.session.take_unacknowledged();
@@ -204,7 +206,7 @@ impl Shard {
             return self.drop_delivery(&delivery, status, now);
         }
         let Some(client) = self.clients.get_mut(key) else { return };
-        let (messages, bytes) = (self.limits.offline_messages, self.limits.offline_bytes);
+        let (messages, bytes) = (client.limits.offline_messages, client.limits.offline_bytes);
         let mut dropped = Vec::new();
         let mut refused = client.mailbox.try_push(delivery, messages, bytes).err();
         if refused.is_some() {

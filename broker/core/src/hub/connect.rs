@@ -9,8 +9,8 @@ use super::timers::Timer;
 use super::{ConnectionKey, Shard, Who};
 use crate::backbone::{Backbone, owner};
 use crate::model::{
-    Challenge, ConnectRequest, Connected, Credential, Identity, Instant, Message, Principal, Reason, Refusal,
-    Reply, Will,
+    Challenge, ConnectRequest, Connected, Credential, Identity, Instant, Limits, Message, Principal, Reason,
+    Refusal, Reply, Will,
 };
 use crate::rules::{Action, Object};
 
@@ -22,6 +22,8 @@ pub(super) struct Departed {
     pub(super) park: Park,
     /// As whom it sent what is still parked.
     pub(super) principal: Option<Arc<Principal>>,
+    /// Its role's limits, or those of all.
+    pub(super) limits: Arc<Limits>,
 }
 
 /// A client that may be let in: it is who it says.
@@ -81,7 +83,7 @@ impl Shard {
             let refusal = Refusal::new(Reason::TooMany, "the gateway has all the clients that it may have");
             return self.refuse_connect(key, refusal, now);
         }
-        let who = Who { identity, principal };
+        let who = Who { identity, principal, limits: self.limits.clone() };
         if !self.may(who.actor(), Action::Connect, Object::Gateway) {
             let refusal = Refusal::new(Reason::NotAuthorized, "the rules don't let this client connect");
             return self.refuse_connect(key, refusal, now);
@@ -90,7 +92,8 @@ impl Shard {
             let text = "this client id is connected, or has a session, as another user's";
             return self.refuse_connect(key, Refusal::new(Reason::NotAuthorized, text), now);
         }
-        let Who { identity, principal } = who;
+        let limits = self.limits_of(who.actor());
+        let Who { identity, principal, .. } = who;
         if let Err(reason) = self.backbone.claim_session(identity.as_str()) {
             let refusal = Refusal::new(reason, "this client's session is owned elsewhere");
             return self.refuse_connect(key, refusal, now);
@@ -105,6 +108,7 @@ impl Shard {
         }
         client.client_id = identity.client_id();
         client.principal = principal;
+        client.limits = limits;
         client.identity = Some(identity.clone());
         client.will = request.will;
         client.will_delay = request.will_delay;
@@ -175,12 +179,11 @@ impl Shard {
 
     /// Keeps a used bucket, so that reconnecting doesn't refill it, and parked sends, which are still sent.
     pub(super) fn keep_park(&mut self, who: Who, mut park: Park, now: Instant) {
-        if park.is_idle(&self.limits, now) {
+        if park.is_idle(&who.limits, now) {
             return;
         }
         if self.departed.len() >= KEPT_PARKS {
-            let limits = self.limits.clone();
-            self.departed.retain(|_, departed| !departed.park.is_idle(&limits, now));
+            self.departed.retain(|_, Departed { park, limits, .. }| !park.is_idle(limits, now));
         }
         if self.departed.len() >= KEPT_PARKS {
             // All were used within the last second. Whoever makes ids up gains a bucket by it, or loses what it
@@ -193,8 +196,8 @@ impl Shard {
         if let Some(release) = park.release() {
             self.timers.push(release, Timer::Departed);
         }
-        let Who { identity, principal } = who;
-        self.departed.insert(identity, Departed { park, principal });
+        let Who { identity, principal, limits } = who;
+        self.departed.insert(identity, Departed { park, principal, limits });
     }
 
     /// A will on a signalling topic is a send, checked when it fires (T1).

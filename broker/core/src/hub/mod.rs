@@ -131,6 +131,8 @@ struct Client {
     client_id: Option<ClientId>,
     /// What it has proved to be; none: nothing.
     principal: Option<Arc<Principal>>,
+    /// Its role's limits, or those of all.
+    limits: Arc<Limits>,
     /// Boxed, since nearly all the time there is none.
     exchange: Option<Box<Exchange>>,
     mailbox: Mailbox,
@@ -176,6 +178,7 @@ struct Client {
 struct Who {
     identity: Identity,
     principal: Option<Arc<Principal>>,
+    limits: Arc<Limits>,
 }
 
 impl Who {
@@ -194,15 +197,17 @@ impl Client {
 
     /// Likewise, for itself.
     fn who(&self) -> Option<Who> {
-        Some(Who { identity: self.identity.clone()?, principal: self.principal.clone() })
+        let (principal, limits) = (self.principal.clone(), self.limits.clone());
+        Some(Who { identity: self.identity.clone()?, principal, limits })
     }
 
-    fn new(session: Session) -> Self {
+    fn new(session: Session, limits: Arc<Limits>) -> Self {
         Self {
             session,
             identity: None,
             client_id: None,
             principal: None,
+            limits,
             exchange: None,
             mailbox: Mailbox::default(),
             out: Vec::new(),
@@ -236,6 +241,8 @@ pub struct Shard {
     rules: Arc<Rules>,
     /// Who has yet to be judged by them.
     judging: Option<Box<Judging>>,
+    /// The limits of their roles that clients have, by the role's place.
+    allowances: Map<usize, Arc<Limits>>,
     credentials: Arc<Credentials>,
     /// Credentials that the process has yet to be asked about; at most one for each connection.
     asked: VecDeque<AuthenticationRequest>,
@@ -299,6 +306,7 @@ impl Shard {
             session_config: Arc::new(SessionConfig { prefix: config.prefix, limits: limits.clone() }),
             rules: config.rules,
             judging: None,
+            allowances: Map::default(),
             credentials: config.credentials,
             asked: VecDeque::new(),
             backbone: Fifos::new(config.index, config.shards, limits.fifo_envelopes),
@@ -343,7 +351,7 @@ impl Shard {
     /// A new connection, whose first packet is still to come through [`handle_bytes`](Self::handle_bytes).
     pub fn open(&mut self, protocol: Protocol, now: Instant) -> ConnectionKey {
         let session = Session::new(protocol, self.session_config.clone(), now);
-        let key = self.clients.insert(Client::new(session));
+        let key = self.clients.insert(Client::new(session, self.limits.clone()));
         self.schedule(key);
         key
     }

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use super::timers::Timer;
-use super::{ConnectionKey, Shard, shared};
-use crate::model::{Filter, GroupName, Instant, Reason, Refusal, Reply};
-use crate::rules::{Action, Object, Rules};
+use super::{Client, ConnectionKey, Shard, shared};
+use crate::model::{Filter, GroupName, Instant, Limits, Reason, Refusal, Reply};
+use crate::rules::{Action, Actor, Object, Rules};
 use crate::session::Protocol;
 
 /// Clients that are judged in one turn.
@@ -31,6 +31,7 @@ impl Shard {
         }
         let old = std::mem::replace(&mut self.rules, rules);
         self.judge_receiving();
+        self.allowances.clear();
         let clients = self.by_identity.values().copied().collect();
         self.judging = Some(Box::new(Judging { old, clients }));
         self.timers.push(now, Timer::Judge);
@@ -50,6 +51,12 @@ impl Shard {
         }
         self.judging = Some(judging);
         self.timers.push(now + 1, Timer::Judge);
+    }
+
+    /// A client's limits: those of its role, which all clients of the role share, or those of all.
+    pub(super) fn limits_of(&mut self, actor: Actor<'_>) -> Arc<Limits> {
+        let Some((place, limits)) = self.rules.limits_of(actor) else { return self.limits.clone() };
+        self.allowances.entry(place).or_insert_with(|| Arc::new(limits.over(&self.limits))).clone()
     }
 
     /// Whether members may receive what goes to their groups.
@@ -84,6 +91,12 @@ impl Shard {
             kept = self.by_identity.get(&identity).copied();
         }
         let Some(key) = kept else { return };
+        if let Some(who) = self.clients.get(key).and_then(Client::who) {
+            let limits = self.limits_of(who.actor());
+            if let Some(client) = self.clients.get_mut(key) {
+                client.limits = limits;
+            }
+        }
         for filter in self.disallowed(key, old) {
             self.end_subscription(key, filter, now);
         }

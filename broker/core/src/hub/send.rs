@@ -8,8 +8,8 @@ use crate::backbone::{
     AcceptedSignal, Backbone, Envelope, PeerMessage, ShardIndex, ShardReport, Share, owner,
 };
 use crate::model::{
-    About, Addressed, ClientId, Identity, Instant, Map, Reason, ReceiptCounts, ReceiptMode, ReceiptReport,
-    Recipients, Refusal, Reply, RequestId, Set, Signal, Status, Target,
+    About, Addressed, ClientId, Identity, Instant, Limits, Map, Reason, ReceiptCounts, ReceiptMode,
+    ReceiptReport, Recipients, Refusal, Reply, RequestId, Set, Signal, Status, Target,
 };
 use crate::rules::{Action, Actor, Object};
 
@@ -63,7 +63,7 @@ impl Shard {
         now: Instant,
     ) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        match client.park.admit(signal.options().urgent, &self.limits, now) {
+        match client.park.admit(signal.options().urgent, &client.limits, now) {
             Ok(()) => self.accept_and_answer(key, request, &signal, now),
             Err(retry_after) if refusable => {
                 let text = "over the rate of this client; try again after the time given";
@@ -86,7 +86,7 @@ impl Shard {
     pub(super) fn release_parked(&mut self, key: ConnectionKey, now: Instant) {
         while let Some(client) = self.clients.get_mut(key) {
             let was_full = client.park.bytes() >= self.limits.park_bytes;
-            let Some(Parked { request, signal }) = client.park.pop_ready(&self.limits, now) else { break };
+            let Some(Parked { request, signal }) = client.park.pop_ready(&client.limits, now) else { break };
             if was_full && client.park.bytes() < self.limits.park_bytes {
                 client.session.resume(now);
                 self.resumable.push(key);
@@ -100,8 +100,9 @@ impl Shard {
         let mut ready = Vec::new();
         let mut next: Option<Instant> = None;
         for (identity, departed) in &mut self.departed {
-            while let Some(parked) = departed.park.pop_ready(&self.limits, now) {
-                let who = Who { identity: identity.clone(), principal: departed.principal.clone() };
+            while let Some(parked) = departed.park.pop_ready(&departed.limits, now) {
+                let (principal, limits) = (departed.principal.clone(), departed.limits.clone());
+                let who = Who { identity: identity.clone(), principal, limits };
                 ready.push((who, parked.signal));
             }
             next = next.into_iter().chain(departed.park.release()).min();
@@ -158,11 +159,22 @@ impl Shard {
         signal: &Signal<'_>,
         now: Instant,
     ) {
+        if !self.allowances.is_empty()
+            && let Some(refusal) = self.oversize(key, signal)
+        {
+            return self.refuse_signal(key, request, signal, refusal, now);
+        }
         match self.send_along(key, request, signal, now) {
             Some(Ok(())) => {}
             Some(Err(refusal)) => self.refuse_signal(key, request, signal, refusal, now),
             None => self.accept_closely(key, request, signal, now),
         }
+    }
+
+    /// Why a signal is more than its sender's role may send.
+    #[cold]
+    fn oversize(&self, key: ConnectionKey, signal: &Signal<'_>) -> Option<Refusal> {
+        check_size(signal, &self.clients.get(key)?.limits).err()
     }
 
     /// Looks at all of a signal. Out of line, so that the usual way stays short.
@@ -188,6 +200,7 @@ impl Shard {
         mut signal: Signal<'_>,
         now: Instant,
     ) -> Result<(), Refusal> {
+        check_size(&signal, &sender.limits)?;
         if signal.options().receipt != ReceiptMode::None {
             Rc::make_mut(&mut signal.addressed).options.receipt = ReceiptMode::None;
         }
@@ -510,6 +523,26 @@ fn tracked(signal: &Signal<'_>) -> ReceiptMode {
         (ReceiptMode::None, Some(_)) => ReceiptMode::Summary,
         (receipt, _) => receipt,
     }
+}
+
+/// Whether a signal is within what its sender's role may send.
+fn check_size(signal: &Signal<'_>, limits: &Limits) -> Result<(), Refusal> {
+    let most = limits.signal_payload;
+    if signal.payload.len() > most {
+        let text = format!("this client's payloads have at most {most} bytes");
+        return Err(Refusal::new(Reason::TooLarge, text));
+    }
+    let longest = match signal.target() {
+        Target::Client(_) => 0,
+        Target::Group { recipients: Recipients::Only(only), except, .. } => only.len().max(except.len()),
+        Target::Group { except, .. } => except.len(),
+    };
+    let most = limits.signal_list;
+    if longest > most {
+        let text = format!("this client's lists have at most {most} entries");
+        return Err(Refusal::new(Reason::ListTooLong, text));
+    }
+    Ok(())
 }
 
 impl InFlight {

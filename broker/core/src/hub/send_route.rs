@@ -78,8 +78,11 @@ impl Shard {
             },
         };
         let result = self.send_by(&route, key, request, signal, now);
-        if let Some(client) = self.clients.get_mut(key) {
-            client.send_route = Some(route);
+        // It was taken above: there is none to drop.
+        if let Some(client) = self.clients.get_mut(key)
+            && let slot @ None = &mut client.send_route
+        {
+            *slot = Some(route);
         }
         Some(result)
     }

@@ -71,6 +71,7 @@ impl Shard {
         let reception = item.reception;
         let no_client = || Refusal::new(Reason::Internal, "not connected");
         let client = self.clients.get(key).ok_or_else(no_client)?;
+        let limits = &client.limits;
         let (action, object, is_new, full) = match &item.filter {
             Filter::Inbox => {
                 if let Some(client) = self.clients.get_mut(key) {
@@ -83,7 +84,7 @@ impl Shard {
                 Action::Join,
                 Object::Group(group.as_str()),
                 !client.groups.contains(group),
-                client.groups.len() >= self.limits.groups_per_client,
+                client.groups.len() >= limits.groups_per_client,
             ),
             Filter::Topic(filter) => {
                 let inner = shared::filter_of(filter).unwrap_or(filter);
@@ -94,7 +95,7 @@ impl Shard {
                     Action::Subscribe,
                     Object::Topic(inner),
                     !client.filters.contains(filter),
-                    client.filters.len() >= self.limits.filters_per_client,
+                    client.filters.len() >= limits.filters_per_client,
                 )
             }
         };

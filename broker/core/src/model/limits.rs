@@ -26,6 +26,10 @@ pub struct Limits {
     pub rate: u32,
     /// Urgent signals a second of one identity (S16).
     pub urgent_rate: u32,
+    /// Bytes of one signal's payload; never more than S6 has it.
+    pub signal_payload: usize,
+    /// Entries of each list of one signal; never more than S4 has it.
+    pub signal_list: usize,
     /// Bytes of publishes that wait where their sender can't be refused (S7).
     pub park_bytes: usize,
     /// Messages that wait for one recipient.
@@ -77,6 +81,8 @@ impl Default for Limits {
         Self {
             rate: 100,
             urgent_rate: 10,
+            signal_payload: bugle_protocol::MAX_PAYLOAD,
+            signal_list: bugle_protocol::MAX_LIST,
             park_bytes: 64 * 1024,
             mailbox_messages: 1000,
             mailbox_bytes: 1024 * 1024,

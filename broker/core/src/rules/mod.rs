@@ -7,7 +7,7 @@ mod pattern;
 mod source;
 
 pub use pattern::Pattern;
-pub use source::{Effect, GroupSource, Place, RoleSource, RuleSource, RulesFault, RulesSource};
+pub use source::{Effect, GroupSource, Place, RoleLimits, RoleSource, RuleSource, RulesFault, RulesSource};
 
 use crate::model::{ClientId, GroupName, Map, Principal, Set};
 use crate::mqtt::topic;
@@ -114,6 +114,8 @@ struct Role {
     clients: Vec<Pattern>,
     users: Vec<Pattern>,
     certificates: Vec<Pattern>,
+    /// What its clients may have, where that is another thing than for all.
+    limits: Option<RoleLimits>,
 }
 
 /// A group's standing lists of clients.
@@ -172,6 +174,15 @@ impl Rules {
     /// Whether every actor gets the same answer to this action, which is then the default's.
     pub fn is_uniform(&self, action: Action) -> bool {
         self.concerned & (1 << action as u16) == 0
+    }
+
+    /// The place of the role whose limits are a client's, and these: the first one that it has and that has limits.
+    pub fn limits_of(&self, actor: Actor<'_>) -> Option<(usize, &RoleLimits)> {
+        self.roles.iter().enumerate().find_map(|(place, role)| {
+            let limits = role.limits.as_ref()?;
+            let is_given = actor.principal.roles.iter().any(|given| **given == role.name);
+            (is_given || role.includes(actor)).then_some((place, limits))
+        })
     }
 
     /// Whether a client has a role that matches one of these patterns: by its credential, or by the rules.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Lists, Pattern, Role, Rule, Rules};
-use crate::model::{ClientId, GroupName, Map, Set};
+use crate::model::{ClientId, GroupName, Limits, Map, Set};
 use crate::mqtt::topic;
 
 /// The rules part of a configuration.
@@ -57,6 +57,76 @@ pub struct RoleSource {
     /// Names in certificates, likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<String>,
+    /// What its clients may have, instead of what all may.
+    #[serde(default, skip_serializing_if = "RoleLimits::is_empty")]
+    pub limits: RoleLimits,
+}
+
+/// Limits of a role's clients. What is left out is as for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RoleLimits {
+    /// Signals a second (S7).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signals_per_second: Option<u32>,
+    /// Urgent signals a second (S16).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub urgent_signals_per_second: Option<u32>,
+    /// Entries of each list of a signal, at most 128 (S4).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list_entries: Option<usize>,
+    /// Bytes of a signal's payload, at most 8192 (S6).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload_bytes: Option<usize>,
+    /// Groups that it may be in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<usize>,
+    /// Topic filters that it may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscriptions: Option<usize>,
+    /// Messages kept for it while it is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_messages: Option<usize>,
+}
+
+impl RoleLimits {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// These, and the others as they are for all.
+    pub fn over(&self, all: &Limits) -> Limits {
+        Limits {
+            rate: self.signals_per_second.unwrap_or(all.rate),
+            urgent_rate: self.urgent_signals_per_second.unwrap_or(all.urgent_rate),
+            signal_list: self.list_entries.unwrap_or(all.signal_list),
+            signal_payload: self.payload_bytes.unwrap_or(all.signal_payload),
+            groups_per_client: self.groups.unwrap_or(all.groups_per_client),
+            filters_per_client: self.subscriptions.unwrap_or(all.filters_per_client),
+            offline_messages: self.stored_messages.unwrap_or(all.offline_messages),
+            ..all.clone()
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let rate = |name: &str, value: Option<u32>| match value {
+            Some(value) if !(1..=1_000_000).contains(&value) => {
+                Err(format!("{name} = {value} is not within 1 to 1000000"))
+            }
+            _ => Ok(()),
+        };
+        let most = |name: &str, value: Option<usize>, most: usize| match value {
+            Some(value) if value > most => Err(format!("{name} = {value} is over {most}")),
+            _ => Ok(()),
+        };
+        rate("signals_per_second", self.signals_per_second)?;
+        rate("urgent_signals_per_second", self.urgent_signals_per_second)?;
+        most("list_entries", self.list_entries, bugle_protocol::MAX_LIST)?;
+        most("payload_bytes", self.payload_bytes, bugle_protocol::MAX_PAYLOAD)?;
+        most("groups", self.groups, 1_000_000)?;
+        most("subscriptions", self.subscriptions, 1_000_000)?;
+        most("stored_messages", self.stored_messages, 10_000_000)
+    }
 }
 
 /// What is wrong with rules that could be read, and where.
@@ -207,8 +277,11 @@ impl RoleSource {
             let text = format!("name = '{}' is no name of a role", self.name);
             return Err(RulesFault { place: Place::Role(index), text });
         }
+        self.limits.check().map_err(|text| RulesFault { place: Place::Role(index), text })?;
+        let limits = (!self.limits.is_empty()).then(|| self.limits.clone());
         Ok(Role {
             name: self.name.clone(),
+            limits,
             clients: patterns(&self.clients),
             users: patterns(&self.users),
             certificates: patterns(&self.certificates),

@@ -83,6 +83,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("new rules: connections end", rules::reload_connections),
     ("new rules: provisioned members", rules::reload_provisioned),
     ("new rules: a group's lists", rules::reload_lists),
+    ("limits of a role", rules::role_limits),
     ("wills that are signals", endings::wills_signals),
     ("wills to plain topics", endings::wills_plain),
     ("wills are checked when they fire", endings::wills_refused),

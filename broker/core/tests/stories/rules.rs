@@ -129,6 +129,54 @@ pub fn roles(run: Run) {
     assert_eq!(stage.gateway.texts(r2), [""; 0]);
 }
 
+/// The first role of a client that has limits says what it may have; others have what all have.
+pub fn role_limits(run: Run) {
+    let json = |rate: u32| {
+        format!(
+            r#"{{"role": [{{"name": "none", "clients": ["*"]}},
+                {{"name": "small", "clients": ["app"], "limits": {{"signals_per_second": {rate},
+                  "payload_bytes": 4, "list_entries": 2, "groups": 1, "subscriptions": 1}}}},
+                {{"name": "large", "clients": ["*"], "limits": {{"groups": 3}}}}]}}"#
+        )
+    };
+    let mut stage = Stage::new(run, |setup| setup.rules = rules(&json(100)));
+    let app = stage.app();
+    let [r1, r2] = ["r1", "r2"].map(|id| stage.member(id));
+    stage.accepted(app, "g/g", "1234");
+    assert_eq!(stage.gateway.send(app, &SendSpec::new("g/g", "12345")).name(), "TOO_LARGE");
+    for line in ["g/g?only=r1,r2,r3", "g/g?except=r1,r2,r3"] {
+        assert_eq!(stage.gateway.send(app, &SendSpec::new(line, "on")).name(), "LIST_TOO_LONG", "{line}");
+    }
+    stage.accepted(app, "g/g?only=r1,r2", "two");
+    stage.accepted(r1, "g/g?only=r1,r2,r3", "longer");
+    let full = |outcome: Outcome| assert!(matches!(outcome, Outcome::Refused(..)), "{outcome:?}");
+    assert_eq!(stage.gateway.join(app, "h"), Outcome::Accepted);
+    full(stage.gateway.join(app, "i"));
+    assert_eq!(stage.gateway.subscribe(app, "a", 1), Outcome::Accepted);
+    full(stage.gateway.subscribe(app, "b", 1));
+    for group in ["h", "i"] {
+        assert_eq!(stage.gateway.join(r1, group), Outcome::Accepted);
+    }
+    full(stage.gateway.join(r1, "j"));
+    // A new rate holds at the next message, with what is left in the bucket.
+    stage.gateway.reload(&json(1));
+    stage.gateway.advance(10_000);
+    stage.gateway.texts(r2);
+    stage.accepted(app, "g/g", "one");
+    let (first, parked) = (SendSpec::new("g/g", "two"), run.from == Kind::Mqtt4);
+    if parked {
+        let _ = stage.gateway.start_send(app, &first);
+        stage.gateway.pump();
+    } else {
+        assert_eq!(stage.gateway.send(app, &first), Outcome::Refused("RATE_LIMITED".into(), 1000));
+    }
+    assert_eq!(stage.gateway.texts(r2).len(), 1);
+    stage.gateway.advance(1000);
+    assert_eq!(stage.gateway.texts(r2).len(), usize::from(parked));
+    stage.accepted(r1, "g/g", "others are as fast as ever");
+    stage.accepted(r1, "g/g", "others are as fast as ever");
+}
+
 pub fn reload_sending(run: Run) {
     let mut stage = Stage::open(run);
     let app = stage.app();
