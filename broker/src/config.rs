@@ -21,6 +21,7 @@ use crate::authentication::reload::CredentialsPlace;
 use crate::bridge::settings::{BridgeSettings, LOCAL_ID};
 use crate::cli::ServeOptions;
 use crate::limits::LimitsSection;
+use crate::transport::client_name::NamePlace;
 use crate::transport::tls::TlsFiles;
 use crate::transport::upgrade::Origins;
 use bridges::BridgeSection;
@@ -46,6 +47,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Certificates, if there are any.
     pub tls: Option<TlsFiles>,
+    /// Where in a client's certificate its name is, if that lets it in.
+    pub client_name: Option<NamePlace>,
     /// Pages that may open a WebSocket.
     pub origins: Origins,
     /// Where health and metrics are, if anywhere.
@@ -319,6 +322,7 @@ impl ConfigFile {
         Ok(Config {
             listeners,
             tls: self.tls.as_ref().map(TlsSection::checked).transpose()?,
+            client_name: self.client_name(),
             origins: self.websocket.checked(self.authenticates())?,
             admin,
             shards,
@@ -358,7 +362,12 @@ impl ConfigFile {
 
     /// Whether clients have to prove who they are.
     fn authenticates(&self) -> bool {
-        !self.credential.is_empty() || self.passwords.is_some() || self.devices.is_some()
+        let has_secrets = !self.credential.is_empty() || self.passwords.is_some() || self.devices.is_some();
+        has_secrets || self.client_name().is_some()
+    }
+
+    fn client_name(&self) -> Option<NamePlace> {
+        self.tls.as_ref().and_then(TlsSection::client_name)
     }
 
     /// The rules of the file that is named, or of the tables here.
@@ -391,8 +400,9 @@ impl ConfigFile {
 
     fn credentials_place(&self, bridges: &[BridgeSettings]) -> Result<CredentialsPlace, ConfigError> {
         let (devices, passwords) = (self.devices.clone(), self.passwords.clone());
+        let has_others = self.client_name().is_some();
         if !self.authenticates() {
-            return Ok(CredentialsPlace { fixed: Vec::new(), devices, passwords });
+            return Ok(CredentialsPlace { fixed: Vec::new(), devices, passwords, has_others });
         }
         let mut seen = HashSet::new();
         for CredentialSection { id, secret, .. } in &self.credential {
@@ -425,7 +435,7 @@ impl ConfigFile {
                  and needs no secret: take it out, or rename the bridge"
             )));
         }
-        Ok(CredentialsPlace { fixed: entries.chain(own).collect(), devices, passwords })
+        Ok(CredentialsPlace { fixed: entries.chain(own).collect(), devices, passwords, has_others })
     }
 }
 

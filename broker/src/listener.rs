@@ -25,7 +25,7 @@ use crate::metrics::{EarlyClose, ProcessCounters};
 use crate::shard_thread::{Arrival, ShardSender};
 use crate::transport::greeting::{Admission, First, Greeting, Protocols};
 use crate::transport::upgrade::Origins;
-use crate::transport::{TransportSettings, count_taken_over};
+use crate::transport::{Layers, TransportSettings, count_taken_over};
 
 /// Connections without a whole first packet.
 const MAX_WAITING: usize = 1024;
@@ -208,7 +208,8 @@ impl Door {
         };
         let Ok(stream) = stream.into_std() else { return self.close(peer, EarlyClose::Ended) };
         let kind = count_taken_over(&mut layers, &self.counters);
-        let arrival = Arrival { stream, layers, bytes, protocol, slot };
+        let certificate = layers.as_ref().and_then(Layers::client_name);
+        let arrival = Arrival { stream, layers, certificate, bytes, protocol, slot };
         if self.shards[shard].arrivals.try_send(arrival).is_err() {
             tracing::warn!(%peer, shard, transport = kind.key(), "a shard takes no more connections for now; this one is closed");
             self.counters.handover_refused();

@@ -177,7 +177,8 @@ impl Gateway {
 
         let senders: Vec<ShardSender> = shards.iter().map(|shard| shard.sender.clone()).collect();
         let max_frame = config.limits.max_packet;
-        let transports = TransportSettings::new(config.origins.clone(), max_frame, counters.clone());
+        let transports =
+            TransportSettings::new(config.origins.clone(), max_frame, config.client_name, counters.clone());
         let transports = Arc::new(transports);
         let handshakes = HandshakeThread::start()?;
         let door = Door::new(senders.clone(), config.limits.clone(), transports.clone(), handshakes.handle());

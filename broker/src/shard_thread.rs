@@ -87,6 +87,8 @@ pub struct Arrival {
     /// What its bytes go through. None: TCP alone. Not boxed: what lasts is allocated by the thread that it lasts on,
     /// else it would lie scattered among what was freed on the other.
     pub layers: Option<Layers>,
+    /// The name in its certificate, if that lets it in.
+    pub certificate: Option<String>,
     /// What was read through them.
     pub bytes: Vec<u8>,
     /// What it speaks.
@@ -365,7 +367,8 @@ impl ShardHost {
 
     /// Takes connections over.
     async fn take_arrivals(self: Rc<Self>, mut arriving: mpsc::Receiver<Arrival>) {
-        while let Some(Arrival { stream, layers, bytes, protocol, slot }) = arriving.recv().await {
+        while let Some(Arrival { stream, layers, certificate, bytes, protocol, slot }) = arriving.recv().await
+        {
             let stream = match TcpStream::from_std(stream) {
                 Ok(stream) => stream,
                 Err(error) => {
@@ -375,7 +378,14 @@ impl ShardHost {
                 }
             };
             self.tick();
-            let Some(key) = self.caught("a new connection", |shard, now| shard.open(protocol, now)) else {
+            let opened = self.caught("a new connection", |shard, now| {
+                let key = shard.open(protocol, now);
+                if let Some(name) = &certificate {
+                    shard.set_certificate(key, name);
+                }
+                key
+            });
+            let Some(key) = opened else {
                 continue;
             };
             let (connection, reader) = Connection::new(key, stream, layers);

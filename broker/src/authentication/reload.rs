@@ -28,12 +28,14 @@ pub struct CredentialsPlace {
     pub devices: Option<PathBuf>,
     /// The password file.
     pub passwords: Option<PathBuf>,
+    /// Clients can prove themselves by certificates, too.
+    pub has_others: bool,
 }
 
 impl CredentialsPlace {
     /// Whether clients have to prove who they are.
     pub fn authenticates(&self) -> bool {
-        !self.fixed.is_empty() || self.devices.is_some() || self.passwords.is_some()
+        !self.fixed.is_empty() || self.devices.is_some() || self.passwords.is_some() || self.has_others
     }
 
     /// All secrets, and whether others are to be asked for.
@@ -49,8 +51,8 @@ impl CredentialsPlace {
             ));
         }
         let credentials = Credentials::from_entries(self.fixed.iter().cloned().chain(devices));
-        // With a file of devices, nobody is let in because that is empty.
-        let asks = self.passwords.is_some() || self.devices.is_some();
+        // Where there are no secrets yet, nobody is let in for that.
+        let asks = self.passwords.is_some() || self.devices.is_some() || self.has_others;
         Ok(if asks { credentials.and_ask() } else { credentials })
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, address};
+use crate::transport::client_name::NamePlace;
 use crate::transport::greeting::Protocols;
 use crate::transport::tls::TlsFiles;
 use crate::transport::upgrade::Origins;
@@ -87,6 +88,10 @@ pub struct TlsSection {
     key: OneOrMore,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_ca: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_name: Option<NamePlace>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    client_certificate_optional: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -171,7 +176,17 @@ impl TlsSection {
             )));
         }
         let certificates = chains.iter().cloned().zip(keys.iter().cloned()).collect();
-        Ok(TlsFiles { certificates, client_ca: self.client_ca.clone() })
+        if self.client_ca.is_none() && (self.client_name.is_some() || self.client_certificate_optional) {
+            let text = "[tls] says how clients' certificates are used, and not who signs them: add client_ca";
+            return Err(ConfigError::Invalid(text.to_owned()));
+        }
+        let is_optional = self.client_certificate_optional;
+        Ok(TlsFiles { certificates, client_ca: self.client_ca.clone(), is_optional })
+    }
+
+    /// Where in a client's certificate its name is, if that lets it in.
+    pub fn client_name(&self) -> Option<NamePlace> {
+        self.client_name
     }
 }
 

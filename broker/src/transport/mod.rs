@@ -6,6 +6,7 @@
 //! first bytes what it speaks and puts the layers on, [`tls`] and [`websocket`] are the layers, [`upgrade`] judges the
 //! HTTP request for a WebSocket.
 
+pub mod client_name;
 pub mod greeting;
 pub mod tls;
 pub mod upgrade;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::metrics::ProcessCounters;
+use client_name::NamePlace;
 use tls::{Tls, TlsEnd, TlsFailure};
 use upgrade::Origins;
 use websocket::{WebSocket, WebSocketEnd, WebSocketFailure};
@@ -32,6 +34,8 @@ pub struct TransportSettings {
     pub origins: Origins,
     /// Largest WebSocket frame that is taken, in bytes.
     pub max_frame: usize,
+    /// Where in a client's certificate its name is, if that lets it in.
+    pub client_name: Option<NamePlace>,
     /// Where it is counted.
     pub counters: Arc<ProcessCounters>,
     /// The process stops.
@@ -40,8 +44,13 @@ pub struct TransportSettings {
 
 impl TransportSettings {
     /// Of a process that runs.
-    pub fn new(origins: Origins, max_frame: usize, counters: Arc<ProcessCounters>) -> Self {
-        Self { origins, max_frame, counters, is_stopping: AtomicBool::new(false) }
+    pub fn new(
+        origins: Origins,
+        max_frame: usize,
+        client_name: Option<NamePlace>,
+        counters: Arc<ProcessCounters>,
+    ) -> Self {
+        Self { origins, max_frame, client_name, counters, is_stopping: AtomicBool::new(false) }
     }
 
     /// Says that the process stops, which a WebSocket's close will tell.
@@ -107,6 +116,12 @@ pub struct Layers {
 impl Layers {
     fn new(tls: Option<Tls>, websocket: Option<WebSocket>, settings: Arc<TransportSettings>) -> Self {
         Self { tls, websocket, is_over: false, counted: None, settings }
+    }
+
+    /// The name in the client's certificate, if it has shown one and the settings say where its name is.
+    pub fn client_name(&self) -> Option<String> {
+        let certificate = self.tls.as_ref()?.client_certificate()?;
+        self.settings.client_name.and_then(|place| place.find(certificate))
     }
 
     /// Whether nothing more goes through them.

@@ -38,6 +38,8 @@ pub struct TlsFiles {
     pub certificates: Vec<(PathBuf, PathBuf)>,
     /// Authorities, by one of which a client's certificate has to be signed. None: clients need no certificate.
     pub client_ca: Option<PathBuf>,
+    /// Clients may come without one, and prove otherwise who they are.
+    pub is_optional: bool,
 }
 
 impl TlsFiles {
@@ -53,7 +55,9 @@ impl TlsFiles {
             None => builder.with_no_client_auth(),
             Some(path) => {
                 let roots = Arc::new(authorities(path)?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                let verifier = if self.is_optional { verifier.allow_unauthenticated() } else { verifier };
+                let verifier = verifier.build();
                 builder.with_client_cert_verifier(
                     verifier.map_err(|error| format!("{}: {error}", path.display()))?,
                 )
@@ -244,6 +248,11 @@ impl Tls {
     /// Whether the handshake goes on.
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
+    }
+
+    /// The certificate that the client has shown, which was verified.
+    pub fn client_certificate(&self) -> Option<&[u8]> {
+        Some(self.connection.peer_certificates()?.first()?.as_ref())
     }
 
     /// Whether this first byte is of a protocol that the client has chosen by ALPN. Without ALPN all are.
@@ -448,7 +457,11 @@ mod tests {
             (std::env::temp_dir().join(name.clone() + ".pem"), std::env::temp_dir().join(name + ".key"));
         std::fs::write(&chain, issued.cert.pem()).unwrap();
         std::fs::write(&key, issued.signing_key.serialize_pem()).unwrap();
-        let files = TlsFiles { certificates: vec![(chain.clone(), key.clone())], client_ca: None };
+        let files = TlsFiles {
+            certificates: vec![(chain.clone(), key.clone())],
+            client_ca: None,
+            is_optional: false,
+        };
         let server = files.load();
         std::fs::remove_file(chain).unwrap();
         std::fs::remove_file(key).unwrap();

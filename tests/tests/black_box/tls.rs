@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use bugle_device::{SendOptions, Target};
+use bugle_device::{Disconnect, Reason, SendOptions, Target};
 use bugle_tests::websocket::{BINARY, WebSocket};
 use bugle_tests::{
     App, Authority, Certificate, Device, Gateway, Program, RawClient, Setup, Tls, Version, Way, config,
@@ -13,6 +13,7 @@ use bugle_tests::{
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
+use tokio_rustls::rustls::ClientConfig;
 
 /// A gateway with a certificate for `localhost` and 127.0.0.1, of two shards.
 async fn gateway(authority: &Authority) -> Gateway {
@@ -467,6 +468,51 @@ async fn where_clients_need_a_certificate_others_stay_outside() {
         }
     }
     gateway.wait_metric(&failures("client_certificate"), |count| count == 2).await;
+}
+
+/// The reason code of the CONNACK to a CONNECT over TLS, of version 5.
+async fn connack(gateway: &Gateway, client: ClientConfig, id: &str) -> u8 {
+    let mut stream = tls(gateway, client).await.unwrap();
+    stream.write_all(&connect_packet(5, id, 0)).await.unwrap();
+    let (_, body) = mqtt_packet(&mut stream).await.unwrap();
+    body[1]
+}
+
+#[tokio::test]
+async fn a_client_is_the_one_that_its_certificate_names() {
+    let (authority, devices) = (Authority::new(), Authority::new());
+    let config_lines = format!(
+        "client_ca = '{}'\nclient_name = 'common_name'\nclient_certificate_optional = true\n\
+         [[credential]]\nid = 'app'\nsecret = 'mellon'\n\
+         [[rule]]\neffect = 'allow'\nactions = ['connect', 'send', 'receive']\n\
+         [[rule]]\neffect = 'allow'\nactions = ['join']\ncertificates = ['lamp-*']\nusers = ['lamp-*']\n",
+        devices.pem().display()
+    );
+    let gateway = setup(&authority).config(&config_lines).start().await;
+    let lamp = devices.sign("lamp-1", &["lamp-1"]);
+    let with = || authority.client_with(&lamp);
+    // A device needs no secret, an MQTT client no password; neither comes as another.
+    let device =
+        Device::connect_on(tls(&gateway, with()).await.unwrap(), config("lamp-1", "")).await.unwrap();
+    device.client.join("floor").await.unwrap();
+    let other = Device::connect_on(tls(&gateway, with()).await.unwrap(), config("lamp-2", "")).await.err();
+    assert_eq!(other, Some(Disconnect::Bye(Reason::NotAuthorized)));
+    assert_eq!(connack(&gateway, with(), "lamp-2").await, 0x87);
+    assert!(device.is_online());
+    assert_eq!(connack(&gateway, with(), "lamp-1").await, 0, "it takes over its own connection");
+    // Without one, a secret is needed; a certificate of another authority is none.
+    let without = || authority.client(Tls::V13);
+    assert_eq!(connack(&gateway, without(), "lamp-1").await, 0x86);
+    let app = App::connect_as(&gateway, Version::V5, "app", Some("mellon")).await;
+    let mut app = app.unwrap_or_else(|error| panic!("{error}"));
+    assert_ne!(app.subscribe("sig/g/floor").await, ["Success(AtLeastOnce)"], "its user has no certificate");
+    let foreign = authority.client_with(&authority.sign("lamp-1", &["lamp-1"]));
+    if let Ok(mut stream) = tls(&gateway, foreign).await {
+        assert!(soon("the end", stream.read(&mut [0])).await.is_err());
+    }
+    // In the clear nobody has one.
+    let mut raw = RawClient::open(&gateway, &connect_packet(5, "lamp-1", 0)).await;
+    assert_eq!(raw.packet().await.unwrap().1[1], 0x86);
 }
 
 #[tokio::test]

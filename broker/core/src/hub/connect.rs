@@ -50,6 +50,9 @@ impl Shard {
             Some(Exchange::Challenge(challenge)) => Some(challenge),
             _ => None,
         };
+        if let Some(principal) = client.principal.clone().filter(|_| request.credential.is_none()) {
+            return self.connect_by_certificate(key, request, identity, principal, now);
+        }
         let principal = match self.credentials.check(&identity, &request.credential, expected.as_ref()) {
             Check::Good(principal) => principal,
             Check::ChallengeFirst => {
@@ -69,9 +72,35 @@ impl Shard {
         self.admit(key, admission, now);
     }
 
+    /// A client that has nothing to show but its certificate is the client of that name, and no other.
+    fn connect_by_certificate(
+        &mut self,
+        key: ConnectionKey,
+        request: ConnectRequest,
+        identity: Identity,
+        principal: Arc<Principal>,
+        now: Instant,
+    ) {
+        let brought_none = request.identity.is_none();
+        if !brought_none && principal.certificate.as_deref() != Some(identity.as_str()) {
+            let text = "the client id is not the name in the certificate";
+            return self.refuse_connect(key, Refusal::new(Reason::NotAuthorized, text), now);
+        }
+        let (principal, authentication) = (Some(principal), None);
+        self.admit(key, Admission { request, identity, brought_none, principal, authentication }, now);
+    }
+
     /// Lets a client in that is who it says, if rules and limits have it so.
     pub(super) fn admit(&mut self, key: ConnectionKey, admission: Admission, now: Instant) {
         let Admission { request, identity, brought_none, principal, authentication } = admission;
+        // Whoever else it has proved to be, it has shown its certificate.
+        let shown = self.clients.get(key).and_then(|client| client.principal.as_ref()?.certificate.clone());
+        let principal = match (principal, shown) {
+            (Some(principal), Some(name)) if principal.certificate.is_none() => {
+                Some(Arc::new(Principal { certificate: Some(name), ..Principal::clone(&principal) }))
+            }
+            (principal, _) => principal,
+        };
         if self.shutting_down {
             let refusal = Refusal::new(Reason::ShuttingDown, "the gateway is stopping");
             return self.refuse_connect(key, refusal, now);

@@ -129,7 +129,7 @@ struct Client {
     /// Set when it is let in.
     identity: Option<Identity>,
     client_id: Option<ClientId>,
-    /// What it has proved to be; none: nothing.
+    /// What it has proved to be; none: nothing. Until it is let in, what its certificate says.
     principal: Option<Arc<Principal>>,
     /// Its role's limits, or those of all.
     limits: Arc<Limits>,
@@ -354,6 +354,14 @@ impl Shard {
         let key = self.clients.insert(Client::new(session, self.limits.clone()));
         self.schedule(key);
         key
+    }
+
+    /// The client has shown a certificate with this name, which has been verified. It can come in by that alone, as the
+    /// client of that name; where it proves another user, the name is still for rules to tell it by. Before its first packet.
+    pub fn set_certificate(&mut self, key: ConnectionKey, name: &str) {
+        if let Some(client) = self.clients.get_mut(key).filter(|client| client.identity.is_none()) {
+            client.principal = Some(Arc::new(Principal::certificate(name)));
+        }
     }
 
     /// Bytes that a connection brought.

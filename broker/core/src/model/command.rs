@@ -157,6 +157,13 @@ pub enum Credential {
     },
 }
 
+impl Credential {
+    /// Whether it proves nothing by itself, or not without being asked to.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::None | Self::Challengeable)
+    }
+}
+
 /// The hub's nonce for one attempt to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Challenge(pub [u8; bugle_protocol::auth::NONCE]);

@@ -18,6 +18,12 @@ impl Principal {
     /// Of a client that has proved nothing.
     pub const ANONYMOUS: &Self = &Self { user: None, roles: Vec::new(), certificate: None };
 
+    /// Of someone who authenticated by a certificate.
+    pub fn certificate(name: &str) -> Self {
+        let name: Arc<str> = name.into();
+        Self { user: Some(name.clone()), roles: Vec::new(), certificate: Some(name) }
+    }
+
     /// Of someone who authenticated by a name.
     pub fn user(name: &str) -> Self {
         Self { user: Some(name.into()), ..Self::default() }
