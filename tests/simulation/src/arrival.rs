@@ -1,12 +1,15 @@
 //! What is checked when a client gets something: that it was a recipient, in time, once, in order, with the right name on
 //! it (S3-S5, S9, S11, S16, T2).
 
-use crate::ledger::{Delivered, Ledger, NEVER, Place};
+use crate::ledger::{Delivered, Ledger, Message, NEVER, Place};
 use crate::message::{Moment, Target, What, number_of};
-use crate::plan::{Kind, client_id, group_name, topic_name};
+use crate::plan::{Kind, Law, client_id, group_name, topic_name};
 
 /// For how long an id is remembered, in milliseconds (S12).
 const ID_WINDOW: u64 = 120_000;
+
+/// Why the rules keep something from a client.
+pub const FORBIDDEN: &str = "the rules forbid it";
 
 /// Something that came in, as the client sees it.
 #[derive(Clone, Debug)]
@@ -152,7 +155,7 @@ impl Ledger {
             .contains(&self.link_incarnations[arrival.link as usize])
         {
             wrong = Some("it was sent to the gateway that ran before".to_owned());
-        } else if let Err(why) = self.may_get(number, client) {
+        } else if let Err(why) = self.may_get(number, client, from, to) {
             wrong = Some(why.to_owned());
         } else {
             let is_there = match &message.submission.what {
@@ -179,8 +182,8 @@ impl Ledger {
         }
     }
 
-    /// What the lists and the rules say of a recipient, whenever it is.
-    pub fn may_get(&self, number: u32, client: usize) -> Result<(), &'static str> {
+    /// What the lists and the rules say of a recipient that is judged between these steps.
+    pub fn may_get(&self, number: u32, client: usize, from: u64, to: u64) -> Result<(), &'static str> {
         let message = &self.messages[number as usize];
         let is_own = message.sender == client;
         let refuses_own = is_own && self.plan.clients.get(client).is_some_and(|client| client.no_local);
@@ -189,18 +192,34 @@ impl Ledger {
             return Err("it wants none of its own");
         }
         match target {
-            Target::Client(one) if *one != client => Err("it is for another"),
-            Target::Client(_) if self.plan.law.no_hear.contains(&(client, message.sender)) => {
-                Err("the rules forbid it")
+            Target::Client(one) if *one != client => return Err("it is for another"),
+            Target::Group { except: Some(except), .. } if except.contains(&client) => {
+                return Err("it is excepted");
             }
-            Target::Client(_) => Ok(()),
-            Target::Group { except: Some(except), .. } if except.contains(&client) => Err("it is excepted"),
-            Target::Group { only: Some(only), .. } if !only.contains(&client) => Err("it isn't listed"),
-            Target::Group { only: None, .. } if is_own && !echo => Err("it is its own"),
-            Target::Group { group, .. } if self.plan.law.no_receive.contains(&(client, *group)) => {
-                Err("the rules forbid it")
+            Target::Group { only: Some(only), .. } if !only.contains(&client) => {
+                return Err("it isn't listed");
             }
-            Target::Group { .. } => Ok(()),
+            Target::Group { only: None, .. } if is_own && !echo => return Err("it is its own"),
+            Target::Client(_) | Target::Group { .. } => {}
+        }
+        if self.laws(from, to).all(|law| Self::forbids(law, message, client)) {
+            Err(FORBIDDEN)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the rules forbid it, for some time between these steps at least.
+    pub fn may_be_forbidden(&self, number: u32, client: usize, from: u64, to: u64) -> bool {
+        let message = &self.messages[number as usize];
+        self.laws(from, to).any(|law| Self::forbids(law, message, client))
+    }
+
+    fn forbids(law: &Law, message: &Message, client: usize) -> bool {
+        match message.target() {
+            Some(Target::Client(_)) => law.no_hear.contains(&(client, message.sender)),
+            Some(Target::Group { group, .. }) => law.no_receive.contains(&(client, *group)),
+            None => false,
         }
     }
 

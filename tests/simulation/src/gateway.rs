@@ -110,6 +110,15 @@ impl Gateway {
         true
     }
 
+    /// A shard does what is due. Whether it has judged its clients by other rules.
+    pub fn pass_time(&mut self, shard: usize, at: u64) -> bool {
+        let now = self.now(at);
+        let shard = &mut self.shards[shard];
+        let was_judging = shard.is_judging();
+        shard.handle_time(now);
+        was_judging && !shard.is_judging()
+    }
+
     /// Blocks a way, or opens it.
     pub fn block(&mut self, way: usize, blocked: bool) {
         self.fifos[way].blocked = blocked;

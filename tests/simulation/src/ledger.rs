@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use bugle_protocol::Status;
 
 use crate::message::{Moment, Submission, Target, What};
-use crate::plan::{Kind, Plan, client_id};
+use crate::plan::{Kind, Law, Plan, client_id};
 
 /// What is there to be a member of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -170,6 +170,8 @@ pub struct Ledger {
     pub accounts: Vec<Account>,
     /// Which run of the gateway it is.
     pub incarnation: u32,
+    /// The rules, one after the other.
+    pub reigns: Vec<Reign>,
     /// The newest message that came first to a recipient, by sender, recipient and lane.
     pub newest: BTreeMap<(usize, usize, Lane), u32>,
     /// Which run of the gateway connections are to, by their number.
@@ -179,6 +181,17 @@ pub struct Ledger {
     violations: Vec<String>,
     /// What was heard, for the trace; kept if wanted.
     notes: Option<Vec<String>>,
+}
+
+/// Rules, and when a shard judged by them.
+#[derive(Clone, Debug)]
+pub struct Reign {
+    /// The rules.
+    pub law: Law,
+    /// From this step on, the first shard.
+    pub from: u64,
+    /// Until this one, the last.
+    pub until: u64,
 }
 
 /// What keeps its order (S11, S16).
@@ -233,8 +246,10 @@ impl Ledger {
     /// Of a run that begins.
     pub fn new(plan: Plan, keeps_notes: bool) -> Self {
         let accounts = vec![Account::default(); plan.clients.len()];
+        let reigns = vec![Reign { law: plan.law.clone(), from: 0, until: NEVER }];
         Self {
             plan,
+            reigns,
             messages: Vec::new(),
             accounts,
             incarnation: 0,
@@ -333,8 +348,9 @@ impl Ledger {
         message.answered.get_or_insert(written);
         self.note(|_| format!("message {number} is accepted"));
         let message = self.message(number);
-        let is_certain = !message.may_be_refused;
-        if is_certain && self.plan.law.no_send.contains(&(sender, group)) {
+        let is_certain = !message.may_be_refused && !message.is_repeated;
+        let from = message.submitted.step;
+        if is_certain && self.laws(from, written.step).all(|law| law.no_send.contains(&(sender, group))) {
             self.violated(format!("message {number} was accepted, and the rules forbid it"));
         }
         for at in 0..self.message(number).deliveries.len() {
@@ -364,6 +380,40 @@ impl Ledger {
         let message = self.message(number);
         if message.fate == Fate::Open {
             message.fate = Fate::Unknown;
+        }
+    }
+
+    // -- rules --------------------------------------------------------------------------------------------
+
+    /// The rules by which some shard may have judged between these steps.
+    pub fn laws(&self, from: u64, to: u64) -> impl Iterator<Item = &Law> {
+        let holds = move |reign: &&Reign| reign.from <= to && reign.until >= from;
+        self.reigns.iter().filter(holds).map(|reign| &reign.law)
+    }
+
+    /// Shards begin to judge by other rules.
+    pub fn amended(&mut self, law: Law, now: Moment) {
+        self.reigns.push(Reign { law, from: now.step, until: NEVER });
+    }
+
+    /// A shard has judged its clients by other rules: a device is put back into what the operator gives it.
+    pub fn judged_anew(&mut self, now: Moment) {
+        let there = self.accounts.len();
+        for (group, members) in self.plan.law.provisioned.clone() {
+            for client in members.into_iter().filter(|client| *client < there) {
+                if self.plan.clients[client].kind == Kind::Device {
+                    let holder = self.accounts[client].holder;
+                    self.begun(client, Place::Group(group), holder, now);
+                }
+            }
+        }
+    }
+
+    /// All of them do.
+    pub fn amendment_holds(&mut self, now: Moment) {
+        let last = self.reigns.len() - 1;
+        for reign in self.reigns[..last].iter_mut() {
+            reign.until = reign.until.min(now.step);
         }
     }
 
@@ -514,6 +564,7 @@ impl Ledger {
             self.accounts[client].known.clear();
         }
         self.incarnation += 1;
+        self.amendment_holds(now);
     }
 
     /// These places were only to be there in a session that didn't begin.

@@ -142,6 +142,8 @@ impl World<'_> {
                 self.slow();
             } else if falls_to(odds.block) {
                 self.block();
+            } else if falls_to(odds.amend) {
+                self.amend();
             } else if !self.move_something() {
                 self.pass(1);
             }

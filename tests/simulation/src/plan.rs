@@ -102,6 +102,8 @@ pub struct Odds {
     pub slow: usize,
     /// The FIFO between two shards is blocked, or opened.
     pub block: usize,
+    /// The rules change.
+    pub amend: usize,
 }
 
 /// The client with this number; those beyond the plan never connect.
@@ -137,8 +139,10 @@ impl Plan {
             kill: random.between(1, 3),
             slow: random.between(1, 10),
             block: random.between(1, 20),
+            amend: random.between(1, 8),
         };
-        for fault in [&mut odds.cut, &mut odds.double, &mut odds.kill, &mut odds.slow, &mut odds.block] {
+        let Odds { cut, double, kill, slow, block, amend, .. } = &mut odds;
+        for fault in [cut, double, kill, slow, block, amend] {
             if random.chance(1, 2) {
                 *fault = 0;
             }
@@ -220,6 +224,12 @@ impl Law {
             })
             .collect();
         Self { no_send, no_receive, no_hear, no_join, provisioned }
+    }
+
+    /// Other rules of what may be sent and received.
+    pub fn amended(&self, clients: usize, groups: usize, random: &mut Random) -> Self {
+        let Self { no_send, no_receive, no_hear, .. } = Self::new(clients, groups, random);
+        Self { no_send, no_receive, no_hear, ..self.clone() }
     }
 
     /// Whether the operator's file makes it a member.

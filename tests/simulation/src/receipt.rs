@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bugle_protocol::{ReceiptMode, Status};
 
+use crate::arrival::FORBIDDEN;
 use crate::ledger::{Ledger, NEVER, Place};
 use crate::message::{Moment, Target, What};
 use crate::plan::{Kind, client_id};
@@ -186,7 +187,8 @@ impl Ledger {
             None => return,
         };
         let is_member = self.surely(client, place, from, to);
-        let is_forbidden = self.may_get(number, client) == Err("the rules forbid it");
+        let is_forbidden = self.may_get(number, client, from, to) == Err(FORBIDDEN);
+        let may_be_forbidden = self.may_be_forbidden(number, client, from, to);
         let qos = self.plan.clients.get(client).map_or(0, |client| match client.kind {
             Kind::Device => 1,
             _ => client.signal_qos,
@@ -205,10 +207,10 @@ impl Ledger {
             Status::Offline if is_there && is_member && is_once => "it was online",
             Status::NotMember if is_member && is_once => "it was a member",
             Status::NotMember if place == Place::Inbox => "there is no group",
-            Status::Denied if !is_forbidden => "the rules don't forbid it",
+            Status::Denied if !may_be_forbidden => "the rules don't forbid it",
             Status::Expired if message.ttl().is_none() => "it has no deadline",
             Status::Queued => "nothing was to be stored",
-            _ if is_forbidden && is_up && is_member && status != Status::Denied => "the rules forbid it",
+            _ if is_forbidden && is_up && is_member && status != Status::Denied => FORBIDDEN,
             _ if !matches!(status, Status::Delivered | Status::Unconfirmed) && has_it && is_once => {
                 "it got it"
             }

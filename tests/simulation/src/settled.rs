@@ -88,7 +88,8 @@ impl Ledger {
         if !self.is_surely_accepted(message)
             || message.is_repeated
             || message.incarnation != self.incarnation
-            || self.may_get(number, client).is_err()
+            || self.may_get(number, client, from, to).is_err()
+            || self.may_be_forbidden(number, client, from, to)
         {
             return false;
         }
@@ -152,6 +153,7 @@ impl Ledger {
                 // A message to a topic is answered when it is on its way to other shards.
                 let waited = |message: &&Message| {
                     message.target().is_some()
+                        && !message.is_repeated
                         && message.submitted.step >= since
                         && message.answered.is_some_and(|answered| answered.step <= until)
                         && message.deliveries.iter().any(|delivered| {

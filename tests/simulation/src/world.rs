@@ -40,6 +40,8 @@ pub struct World<'a> {
     next_link: u32,
     /// Shards that may have something for others.
     touched: Vec<bool>,
+    /// Shards that haven't heard of the present rules.
+    unaware: Vec<bool>,
     moves: Vec<Move>,
 }
 
@@ -57,6 +59,8 @@ enum Move {
     Peer(usize),
     Forward(usize),
     Timer(usize),
+    /// A shard hears of other rules.
+    Rules(usize),
     Pump(usize),
     Connect(usize),
     Restart,
@@ -71,6 +75,7 @@ impl<'a> World<'a> {
         Self {
             ledger: Ledger::new(plan.clone(), trace.keeps_lines()),
             touched: vec![false; plan.shards.into()],
+            unaware: vec![false; plan.shards.into()],
             plan,
             random,
             now,
@@ -123,6 +128,7 @@ impl<'a> World<'a> {
             Move::Peer(way) => self.peer(way),
             Move::Forward(shard) => self.forward(shard),
             Move::Timer(shard) => self.timer(shard),
+            Move::Rules(shard) => self.hear_of_rules(shard),
             Move::Pump(client) => self.pump(client),
             Move::Connect(client) => self.connect(client),
             Move::Restart => self.restart(),
@@ -137,6 +143,9 @@ impl<'a> World<'a> {
             for (index, shard) in gateway.shards.iter().enumerate() {
                 if self.touched[index] {
                     moves.push(Move::Forward(index));
+                }
+                if self.unaware[index] {
+                    moves.push(Move::Rules(index));
                 }
                 if shard.deadline().is_some_and(|deadline| deadline <= now) {
                     moves.push(Move::Timer(index));
@@ -216,7 +225,9 @@ impl<'a> World<'a> {
                         let shards = gateway.shards.len() as u16;
                         let shard = usize::from(client_id.map_or(0, |id| owner(&id, shards)));
                         // Otherwise a session that has ended may still be there.
-                        gateway.shards[shard].handle_time(now);
+                        if gateway.pass_time(shard, self.now.at) {
+                            self.ledger.judged_anew(self.now);
+                        }
                         let key = gateway.shards[shard].open(protocol, now);
                         link.place = Some((shard, key));
                         self.by_key.insert((shard, key), number);
@@ -398,9 +409,23 @@ impl<'a> World<'a> {
     fn timer(&mut self, shard: usize) {
         self.begin_step(9);
         let Some(gateway) = &mut self.gateway else { return };
-        let now = gateway.now(self.now.at);
-        gateway.shards[shard].handle_time(now);
+        if gateway.pass_time(shard, self.now.at) {
+            self.ledger.judged_anew(self.now);
+        }
         self.say(|| format!("shard {shard} does what is due"));
+        self.after(shard);
+    }
+
+    fn hear_of_rules(&mut self, shard: usize) {
+        self.begin_step(13);
+        let Some(gateway) = &mut self.gateway else { return };
+        self.unaware[shard] = false;
+        let now = gateway.now(self.now.at);
+        gateway.shards[shard].handle_rules(self.rules.clone(), now);
+        self.say(|| format!("shard {shard} hears of other rules"));
+        if !self.unaware.contains(&true) {
+            self.ledger.amendment_holds(self.now);
+        }
         self.after(shard);
     }
 
@@ -456,6 +481,7 @@ impl<'a> World<'a> {
         self.say(|| "the gateway starts".to_owned());
         self.gateway = Some(Gateway::new(&self.plan, &self.rules, self.now.at, &mut self.random));
         self.touched = vec![false; self.plan.shards.into()];
+        self.unaware = vec![false; self.plan.shards.into()];
     }
 
     // -- faults -------------------------------------------------------------------------------------------
@@ -534,6 +560,20 @@ impl<'a> World<'a> {
         gateway.block(way, blocked);
         let (from, to) = gateway.ends(way);
         self.say(|| format!("the way from shard {from} to {to} is blocked: {blocked}"));
+    }
+
+    /// The rules change: each shard hears of it in its time.
+    pub(crate) fn amend(&mut self) {
+        if self.gateway.is_none() || self.unaware.contains(&true) {
+            return;
+        }
+        self.begin_step(26);
+        let law = self.plan.law.amended(self.clients.len(), self.plan.groups, &mut self.random);
+        let Ok(rules) = law.rules() else { return };
+        self.say(|| format!("the rules change: {law:?}"));
+        self.rules = Arc::new(rules);
+        self.unaware = vec![true; self.plan.shards.into()];
+        self.ledger.amended(law, self.now);
     }
 
     /// Milliseconds pass.
