@@ -20,7 +20,8 @@ impl World<'_> {
             return;
         }
         match self.random.below(100) {
-            0..45 => self.send_signal(client),
+            0..36 => self.send_signal(client),
+            36..45 => self.burst(client),
             45..62 => self.publish(client),
             62..76 => {
                 let group = self.random.below(self.plan.groups);
@@ -56,15 +57,19 @@ impl World<'_> {
         self.clients[client].leave(place, &mut self.ledger, self.now);
     }
 
-    /// The same to the same, several times in a row.
+    /// The same to the same, several times in a row, or as the last time.
     fn burst(&mut self, client: usize) {
-        let mut submission = self.signal(client);
+        let mut submission = match self.clients[client].usual.take() {
+            Some(usual) if self.random.chance(4, 5) => usual,
+            _ => self.signal(client),
+        };
         if let What::Signal { receipt, id, .. } = &mut submission.what {
             (*receipt, *id) = (ReceiptMode::None, false);
         }
-        for _ in 0..self.random.between(2, 12) {
+        for _ in 0..self.random.between(1, 6) {
             self.send(client, submission.clone());
         }
+        self.clients[client].usual = Some(submission);
     }
 
     fn send_signal(&mut self, client: usize) {

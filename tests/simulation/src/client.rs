@@ -26,6 +26,8 @@ pub struct Client<'a> {
     pub may_take: bool,
     /// When the gateway was last told that it takes no more.
     pub stalled_at: u64,
+    /// What it sends again and again.
+    pub usual: Option<Submission>,
 }
 
 /// What it speaks.
@@ -58,6 +60,7 @@ impl<'a> Client<'a> {
             awake: false,
             may_take: false,
             stalled_at: 0,
+            usual: None,
         }
     }
 

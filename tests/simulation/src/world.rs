@@ -12,7 +12,7 @@ use crate::client::{Body, Client};
 use crate::gateway::Gateway;
 use crate::ledger::{Ledger, NEVER};
 use crate::link::{End, Link, Mark};
-use crate::message::Moment;
+use crate::message::{Moment, Target, What};
 use crate::plan::{Plan, client_id};
 use crate::random::Random;
 use crate::settled::Dropped;
@@ -568,7 +568,19 @@ impl<'a> World<'a> {
             return;
         }
         self.begin_step(26);
-        let law = self.plan.law.amended(self.clients.len(), self.plan.groups, &mut self.random);
+        let mut law = self.plan.law.amended(self.clients.len(), self.plan.groups, &mut self.random);
+        // Best what someone does all the time.
+        let usual = self.clients.iter().filter_map(|client| Some((client.me, client.usual.as_ref()?)));
+        let usual: Vec<_> = usual.map(|(client, usual)| (client, usual.what.clone())).collect();
+        match self.random.pick(&usual) {
+            Some((client, What::Signal { target: Target::Group { group, .. }, .. })) => {
+                law.no_send.push((*client, *group));
+            }
+            Some((client, What::Signal { target: Target::Client(to), .. })) => {
+                law.no_hear.push((*to, *client))
+            }
+            _ => {}
+        }
         let Ok(rules) = law.rules() else { return };
         self.say(|| format!("the rules change: {law:?}"));
         self.rules = Arc::new(rules);
