@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::authentication::reload::CredentialsPlace;
+use crate::authentication::tokens::TokenSettings;
 use crate::bridge::settings::{BridgeSettings, LOCAL_ID};
 use crate::cli::ServeOptions;
 use crate::limits::LimitsSection;
@@ -127,6 +128,8 @@ struct ConfigFile {
     passwords: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     devices: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwt: Option<TokenSettings>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     credential: Vec<CredentialSection>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -174,6 +177,7 @@ impl Default for ConfigFile {
             rules_default: None,
             passwords: None,
             devices: None,
+            jwt: None,
             credential: Vec::new(),
             rule: Vec::new(),
             group: Vec::new(),
@@ -363,7 +367,7 @@ impl ConfigFile {
     /// Whether clients have to prove who they are.
     fn authenticates(&self) -> bool {
         let has_secrets = !self.credential.is_empty() || self.passwords.is_some() || self.devices.is_some();
-        has_secrets || self.client_name().is_some()
+        has_secrets || self.jwt.is_some() || self.client_name().is_some()
     }
 
     fn client_name(&self) -> Option<NamePlace> {
@@ -400,9 +404,9 @@ impl ConfigFile {
 
     fn credentials_place(&self, bridges: &[BridgeSettings]) -> Result<CredentialsPlace, ConfigError> {
         let (devices, passwords) = (self.devices.clone(), self.passwords.clone());
-        let has_others = self.client_name().is_some();
+        let (tokens, has_others) = (self.jwt.clone(), self.client_name().is_some());
         if !self.authenticates() {
-            return Ok(CredentialsPlace { fixed: Vec::new(), devices, passwords, has_others });
+            return Ok(CredentialsPlace { fixed: Vec::new(), devices, passwords, tokens, has_others });
         }
         let mut seen = HashSet::new();
         for CredentialSection { id, secret, .. } in &self.credential {
@@ -435,7 +439,7 @@ impl ConfigFile {
                  and needs no secret: take it out, or rename the bridge"
             )));
         }
-        Ok(CredentialsPlace { fixed: entries.chain(own).collect(), devices, passwords, has_others })
+        Ok(CredentialsPlace { fixed: entries.chain(own).collect(), devices, passwords, tokens, has_others })
     }
 }
 

@@ -158,9 +158,9 @@ impl Gateway {
 
         let clock = Clock::start();
         let counters = Arc::new(ProcessCounters::default());
-        let passwords = config.credentials_place.load_passwords().map_err(ServeError::Credentials)?;
-        let passwords = Arc::new(ArcSwap::from_pointee(passwords));
-        let (authenticator, judge) = authentication::judge(passwords.clone());
+        let known = config.credentials_place.load_known().map_err(ServeError::Credentials)?;
+        let known = Arc::new(ArcSwap::from_pointee(known));
+        let (authenticator, judge) = authentication::judge(known.clone());
         let mut shards = Vec::new();
         for (index, ends) in connect_shards(config.shards).into_iter().enumerate() {
             let shard = ShardConfig {
@@ -223,9 +223,9 @@ impl Gateway {
         }
         gateway.listeners.spawn(judge.run());
         let place = &config.credentials_place;
-        if place.devices.is_some() || place.passwords.is_some() {
+        if place.has_files() {
             let asked = Arc::new(Notify::new());
-            let reload = CredentialsReload::new(place.clone(), passwords, senders.clone(), rules.clone());
+            let reload = CredentialsReload::new(place.clone(), known, senders.clone(), rules.clone());
             gateway.listeners.spawn(reload.run(asked.clone()));
             gateway.reloads.push(asked);
         }

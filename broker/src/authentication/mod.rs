@@ -5,6 +5,7 @@ pub mod command;
 pub mod devices;
 pub mod passwords;
 pub mod reload;
+pub mod tokens;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::shard_thread::Control;
 use passwords::PasswordFile;
+use tokens::TokenKeys;
 
 /// Passwords that wait to be looked at; who comes then is told to try again.
 const WAITING: usize = 512;
@@ -45,16 +47,34 @@ impl Authenticator {
     }
 }
 
-/// The judge's end: passwords as they are now, and what is to be judged.
+/// What credentials are held against.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Users with passwords.
+    pub passwords: PasswordFile,
+    /// Keys of tokens, if these are taken.
+    pub tokens: Option<TokenKeys>,
+}
+
+impl Known {
+    fn judge(&self, request: &AuthenticationRequest) -> Judgement {
+        match &self.tokens {
+            Some(tokens) if TokenKeys::is_token(&request.password) => tokens.judge(request),
+            _ => self.passwords.judge(request),
+        }
+    }
+}
+
+/// The judge's end: what is known now, and what is to be judged.
 pub struct Judge {
-    passwords: Arc<ArcSwap<PasswordFile>>,
+    known: Arc<ArcSwap<Known>>,
     jobs: mpsc::Receiver<Job>,
 }
 
-/// A judge with these passwords, which may be replaced while it runs, and the way to it.
-pub fn judge(passwords: Arc<ArcSwap<PasswordFile>>) -> (Authenticator, Judge) {
+/// A judge with what is known, which may be replaced while it runs, and the way to it.
+pub fn judge(known: Arc<ArcSwap<Known>>) -> (Authenticator, Judge) {
     let (sender, jobs) = mpsc::channel(WAITING);
-    (Authenticator(sender), Judge { passwords, jobs })
+    (Authenticator(sender), Judge { known, jobs })
 }
 
 impl Judge {
@@ -68,10 +88,10 @@ impl Judge {
             if asked.elapsed() >= PATIENCE {
                 continue;
             }
-            let passwords = self.passwords.load_full();
+            let known = self.known.load_full();
             tokio::spawn(async move {
                 let key = request.key;
-                let judged = tokio::task::spawn_blocking(move || passwords.judge(&request)).await;
+                let judged = tokio::task::spawn_blocking(move || known.judge(&request)).await;
                 drop(place);
                 let judgement = judged.unwrap_or(Judgement::Unavailable);
                 // A shard that has ended has nobody to let in.

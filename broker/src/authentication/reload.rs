@@ -10,8 +10,9 @@ use bugle_core::hub::{Credentials, SecretEntry};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::devices;
 use super::passwords::PasswordFile;
+use super::tokens::{TokenKeys, TokenSettings};
+use super::{Known, devices};
 use crate::file_watch::FileWatch;
 use crate::rules_reload::RulesStatus;
 use crate::shard_thread::{Control, ShardSender};
@@ -28,6 +29,8 @@ pub struct CredentialsPlace {
     pub devices: Option<PathBuf>,
     /// The password file.
     pub passwords: Option<PathBuf>,
+    /// How tokens are looked at, if they are taken.
+    pub tokens: Option<TokenSettings>,
     /// Clients can prove themselves by certificates, too.
     pub has_others: bool,
 }
@@ -35,7 +38,11 @@ pub struct CredentialsPlace {
 impl CredentialsPlace {
     /// Whether clients have to prove who they are.
     pub fn authenticates(&self) -> bool {
-        !self.fixed.is_empty() || self.devices.is_some() || self.passwords.is_some() || self.has_others
+        !self.fixed.is_empty()
+            || self.devices.is_some()
+            || self.passwords.is_some()
+            || self.tokens.is_some()
+            || self.has_others
     }
 
     /// All secrets, and whether others are to be asked for.
@@ -52,20 +59,34 @@ impl CredentialsPlace {
         }
         let credentials = Credentials::from_entries(self.fixed.iter().cloned().chain(devices));
         // Where there are no secrets yet, nobody is let in for that.
-        let asks = self.passwords.is_some() || self.devices.is_some() || self.has_others;
+        let asks =
+            self.passwords.is_some() || self.devices.is_some() || self.tokens.is_some() || self.has_others;
         Ok(if asks { credentials.and_ask() } else { credentials })
     }
 
-    /// The passwords; none where there is no file.
-    pub fn load_passwords(&self) -> Result<PasswordFile, String> {
-        self.passwords.as_deref().map_or_else(|| Ok(PasswordFile::default()), PasswordFile::load)
+    /// What credentials are held against that the shards can't judge.
+    pub fn load_known(&self) -> Result<Known, String> {
+        Ok(Known {
+            passwords: self.passwords.as_deref().map(PasswordFile::load).transpose()?.unwrap_or_default(),
+            tokens: self.tokens.as_ref().map(TokenKeys::load).transpose()?,
+        })
+    }
+
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let keys = self.tokens.iter().flat_map(|tokens| &tokens.keys);
+        self.devices.iter().chain(&self.passwords).chain(keys)
+    }
+
+    /// Whether something of it is in files.
+    pub fn has_files(&self) -> bool {
+        self.files().next().is_some()
     }
 }
 
 /// What reads them again.
 pub struct CredentialsReload {
     place: CredentialsPlace,
-    passwords: Arc<ArcSwap<PasswordFile>>,
+    known: Arc<ArcSwap<Known>>,
     shards: Vec<ShardSender>,
     status: Arc<RulesStatus>,
     watches: Vec<FileWatch>,
@@ -75,13 +96,12 @@ impl CredentialsReload {
     /// For what was read just now.
     pub fn new(
         place: CredentialsPlace,
-        passwords: Arc<ArcSwap<PasswordFile>>,
+        known: Arc<ArcSwap<Known>>,
         shards: Vec<ShardSender>,
         status: Arc<RulesStatus>,
     ) -> Self {
-        let files = place.devices.iter().chain(&place.passwords);
-        let watches = files.cloned().map(FileWatch::new).collect();
-        Self { place, passwords, shards, status, watches }
+        let watches = place.files().cloned().map(FileWatch::new).collect();
+        Self { place, known, shards, status, watches }
     }
 
     /// Looks at the files, and reads them when one has changed or when asked to.
@@ -106,16 +126,16 @@ impl CredentialsReload {
     async fn reload(&self) {
         let place = self.place.clone();
         // Making a hash that fits nobody takes a while.
-        let read = tokio::task::spawn_blocking(move || Ok((place.load()?, place.load_passwords()?))).await;
-        let (credentials, passwords) = match read.unwrap_or_else(|error| Err(error.to_string())) {
+        let read = tokio::task::spawn_blocking(move || Ok((place.load()?, place.load_known()?))).await;
+        let (credentials, known) = match read.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(read) => read,
             Err(error) => {
                 tracing::error!(error, "passwords and devices stay as they are");
                 return self.status.set_credentials(Some(error));
             }
         };
-        let users = passwords.len();
-        self.passwords.store(Arc::new(passwords));
+        let users = known.passwords.len();
+        self.known.store(Arc::new(known));
         let credentials = Arc::new(credentials);
         for shard in &self.shards {
             // A shard that has ended lets nobody in.

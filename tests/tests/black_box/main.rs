@@ -23,4 +23,5 @@ mod slow_reader;
 mod soak;
 mod sys_topics;
 mod tls;
+mod tokens;
 mod websocket;

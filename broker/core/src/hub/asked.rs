@@ -33,6 +33,8 @@ pub struct AuthenticationRequest {
 pub enum Judgement {
     /// It is good, and the client id may be used with it.
     Good(Arc<Principal>),
+    /// The same for so many milliseconds, after which the connection ends.
+    GoodFor(Arc<Principal>, u64),
     /// It is not.
     Wrong,
     /// It is good, and for other client ids.
@@ -82,16 +84,23 @@ impl Shard {
     /// its client has gone, or was refused because it took too long.
     pub fn handle_authenticated(&mut self, key: ConnectionKey, judgement: Judgement, now: Instant) {
         let Some(admission) = self.take_asked(key) else { return };
+        let lasts = match &judgement {
+            Judgement::GoodFor(_, millis) => Some(*millis),
+            _ => None,
+        };
         match judgement {
             // Whose client ids are bound to secrets can be another user's no more than the other way round.
-            Judgement::Good(_)
+            Judgement::Good(_) | Judgement::GoodFor(..)
                 if !admission.brought_none && self.credentials.is_bound(&admission.identity) =>
             {
                 let text = "this client id belongs to a credential of its own";
                 self.refuse_connect(key, Refusal::new(Reason::NotAuthorized, text), now);
             }
-            Judgement::Good(principal) => {
+            Judgement::Good(principal) | Judgement::GoodFor(principal, _) => {
                 self.admit(key, Admission { principal: Some(principal), ..admission }, now);
+                if let Some(millis) = lasts {
+                    self.timers.push(now + millis, Timer::Expires(key));
+                }
             }
             Judgement::Wrong => {
                 let text = "the user name and the password don't fit";
@@ -107,6 +116,17 @@ impl Shard {
             }
         }
         self.resume_sessions(now);
+    }
+
+    /// What a client came in by holds no longer.
+    pub(super) fn expire_client(&mut self, key: ConnectionKey, now: Instant) {
+        let is_connected =
+            self.clients.get(key).is_some_and(|client| client.identity.is_some() && client.away.is_none());
+        if is_connected {
+            self.end_client(key, true, now);
+            let text = "the token by which it came in has expired; connect again with a new one";
+            self.close(key, Refusal::new(Reason::NotAuthenticated, text), now);
+        }
     }
 
     /// No verdict came in time.

@@ -28,6 +28,8 @@ pub(super) enum Timer {
     Judge,
     /// A client whose credential the process is to judge.
     Asked(ConnectionKey),
+    /// A client that came in by what holds for a time.
+    Expires(ConnectionKey),
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +90,7 @@ impl Shard {
                 Timer::Retained => self.expire_retained(now),
                 Timer::MessageIds => self.expire_message_ids(now),
                 Timer::Judge => self.judge_clients(now),
+                Timer::Expires(key) => self.expire_client(key, now),
                 Timer::Asked(key) => self.give_up_asking(key, now),
                 Timer::Replay(key) => self.mark_dirty(key),
                 Timer::Receipt(tracker) => self.finish_tracker(tracker, now),

@@ -168,3 +168,26 @@ fn a_verdict_for_who_has_gone_lets_nobody_in() {
         told(come(&mut broker, version, "lamp", "lamp"), "CONNACK 00");
     });
 }
+
+#[test]
+fn what_a_client_came_in_by_ends_with_its_time() {
+    each_asking(|mut broker, version| {
+        let good_for = |user: &str, millis| Some(Judgement::GoodFor(Principal::user(user).into(), millis));
+        let (who, _) = come(&mut broker, version, "carl", "app-1");
+        broker.gateway.judge(|_| good_for("carl", 5_000));
+        let mut peer = Peer { who, version, read: 0 };
+        assert!(broker.heard(&mut peer)[0].starts_with("CONNACK 00"));
+        broker.gateway.advance(4_999);
+        assert!(broker.gateway.is_open(who));
+        broker.gateway.advance(1);
+        let heard = broker.heard(&mut peer);
+        broker.assert_ended(&peer, &heard, "87");
+        // It may have come again with a new one.
+        let (older, _) = come(&mut broker, version, "carl", "app-1");
+        broker.gateway.judge(|_| good_for("carl", 5_000));
+        let (newer, _) = come(&mut broker, version, "carl", "app-1");
+        broker.gateway.judge(|_| good_for("carl", 60_000));
+        broker.gateway.advance(6_000);
+        assert!(!broker.gateway.is_open(older) && broker.gateway.is_open(newer));
+    });
+}
