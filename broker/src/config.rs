@@ -17,6 +17,7 @@ use bugle_core::rules::{Effect, GroupSource, Pattern, RoleSource, RuleSource, Ru
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::authentication::hook::HookSettings;
 use crate::authentication::reload::CredentialsPlace;
 use crate::authentication::tokens::TokenSettings;
 use crate::bridge::settings::{BridgeSettings, LOCAL_ID};
@@ -70,6 +71,8 @@ pub struct Config {
     pub rules_place: Option<RulesPlace>,
     /// Who may come in by a secret.
     pub credentials: Arc<Credentials>,
+    /// Whom to ask about credentials that nobody here knows.
+    pub hook: Option<HookSettings>,
     /// Where those who may come in are read from again.
     pub credentials_place: CredentialsPlace,
     /// Other brokers that messages are exchanged with.
@@ -130,6 +133,8 @@ struct ConfigFile {
     devices: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     jwt: Option<TokenSettings>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authentication_hook: Option<HookSettings>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     credential: Vec<CredentialSection>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -178,6 +183,7 @@ impl Default for ConfigFile {
             passwords: None,
             devices: None,
             jwt: None,
+            authentication_hook: None,
             credential: Vec::new(),
             rule: Vec::new(),
             group: Vec::new(),
@@ -339,6 +345,7 @@ impl ConfigFile {
             rules_place: self.rules_place(),
             credentials: Arc::new(credentials_place.load().map_err(ConfigError::Invalid)?),
             credentials_place,
+            hook: self.hook()?,
             bridges,
         })
     }
@@ -367,7 +374,16 @@ impl ConfigFile {
     /// Whether clients have to prove who they are.
     fn authenticates(&self) -> bool {
         let has_secrets = !self.credential.is_empty() || self.passwords.is_some() || self.devices.is_some();
-        has_secrets || self.jwt.is_some() || self.client_name().is_some()
+        has_secrets
+            || self.jwt.is_some()
+            || self.authentication_hook.is_some()
+            || self.client_name().is_some()
+    }
+
+    fn hook(&self) -> Result<Option<HookSettings>, ConfigError> {
+        let checked = self.authentication_hook.as_ref().map(HookSettings::address).transpose();
+        checked.map_err(ConfigError::Invalid)?;
+        Ok(self.authentication_hook.clone())
     }
 
     fn client_name(&self) -> Option<NamePlace> {
@@ -404,7 +420,8 @@ impl ConfigFile {
 
     fn credentials_place(&self, bridges: &[BridgeSettings]) -> Result<CredentialsPlace, ConfigError> {
         let (devices, passwords) = (self.devices.clone(), self.passwords.clone());
-        let (tokens, has_others) = (self.jwt.clone(), self.client_name().is_some());
+        let (tokens, has_others) =
+            (self.jwt.clone(), self.client_name().is_some() || self.authentication_hook.is_some());
         if !self.authenticates() {
             return Ok(CredentialsPlace { fixed: Vec::new(), devices, passwords, tokens, has_others });
         }

@@ -73,6 +73,7 @@ pub struct ProcessCounters {
     websocket_failures: [AtomicU64; WebSocketFailure::ALL.len()],
     handovers_refused: AtomicU64,
     unread: AtomicU64,
+    hook_failures: AtomicU64,
     panics: AtomicU64,
 }
 
@@ -130,6 +131,11 @@ impl ProcessCounters {
     /// A connection was closed because its client didn't read.
     pub fn closed_unread(&self) {
         self.unread.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The authentication hook didn't answer as it should.
+    pub fn hook_failed(&self) {
+        self.hook_failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Code of ours panicked.
@@ -208,6 +214,8 @@ impl Snapshot {
         snapshot.add("handovers_refused", help, &[], load(&process.handovers_refused), false);
         let help = "Connections closed because their client did not read its answers";
         snapshot.add("connections_closed_unread", help, &[], load(&process.unread), false);
+        let help = "Questions to the authentication hook without a usable answer";
+        snapshot.add("authentication_hook_failures", help, &[], load(&process.hook_failures), false);
         let help = "Panics in the gateway's own code, each of which cost at most one connection";
         snapshot.add("panics", help, &[], load(&process.panics), false);
         snapshot.add("shards", "Shards of this process", &[], shards as u64, true);

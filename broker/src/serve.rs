@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::admin::{self, Admin};
 use crate::authentication;
+use crate::authentication::hook::Hook;
 use crate::authentication::reload::CredentialsReload;
 use crate::bridge::Bridges;
 use crate::cli::ServeOptions;
@@ -158,9 +159,11 @@ impl Gateway {
 
         let clock = Clock::start();
         let counters = Arc::new(ProcessCounters::default());
+        let hook = config.hook.as_ref().map(|hook| Hook::new(hook, counters.clone())).transpose();
+        let hook = hook.map_err(ServeError::Credentials)?;
         let known = config.credentials_place.load_known().map_err(ServeError::Credentials)?;
         let known = Arc::new(ArcSwap::from_pointee(known));
-        let (authenticator, judge) = authentication::judge(known.clone());
+        let (authenticator, judge) = authentication::judge(known.clone(), hook);
         let mut shards = Vec::new();
         for (index, ends) in connect_shards(config.shards).into_iter().enumerate() {
             let shard = ShardConfig {

@@ -3,6 +3,7 @@
 
 pub mod command;
 pub mod devices;
+pub mod hook;
 pub mod passwords;
 pub mod reload;
 pub mod tokens;
@@ -13,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bugle_core::hub::{AuthenticationRequest, Judgement};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::shard_thread::Control;
+use hook::Hook;
 use passwords::PasswordFile;
 use tokens::TokenKeys;
 
@@ -29,11 +31,16 @@ struct Job {
     request: AuthenticationRequest,
     shard: mpsc::Sender<Control>,
     asked: Instant,
+    /// Its place among those that wait.
+    place: OwnedSemaphorePermit,
 }
 
 /// The way to have a credential judged.
 #[derive(Clone)]
-pub struct Authenticator(mpsc::Sender<Job>);
+pub struct Authenticator {
+    jobs: mpsc::Sender<Job>,
+    waiting: Arc<Semaphore>,
+}
 
 impl Authenticator {
     /// Has a credential judged; the verdict goes to its shard. If too many wait, it is given back.
@@ -42,8 +49,9 @@ impl Authenticator {
         request: AuthenticationRequest,
         shard: &mpsc::Sender<Control>,
     ) -> Result<(), AuthenticationRequest> {
-        let job = Job { request, shard: shard.clone(), asked: Instant::now() };
-        self.0.try_send(job).map_err(|refused| refused.into_inner().request)
+        let Ok(place) = self.waiting.clone().try_acquire_owned() else { return Err(request) };
+        let job = Job { request, shard: shard.clone(), asked: Instant::now(), place };
+        self.jobs.try_send(job).map_err(|refused| refused.into_inner().request)
     }
 }
 
@@ -56,10 +64,28 @@ pub struct Known {
     pub tokens: Option<TokenKeys>,
 }
 
+/// Who judges a credential.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Tokens,
+    Passwords,
+    Hook,
+}
+
 impl Known {
-    fn judge(&self, request: &AuthenticationRequest) -> Judgement {
-        match &self.tokens {
-            Some(tokens) if TokenKeys::is_token(&request.password) => tokens.judge(request),
+    fn by(&self, request: &AuthenticationRequest, has_hook: bool) -> By {
+        if self.tokens.is_some() && TokenKeys::is_token(&request.password) {
+            By::Tokens
+        } else if has_hook && !self.passwords.has(&request.user) {
+            By::Hook
+        } else {
+            By::Passwords
+        }
+    }
+
+    fn judge(&self, request: &AuthenticationRequest, by: By) -> Judgement {
+        match (&self.tokens, by) {
+            (Some(tokens), By::Tokens) => tokens.judge(request),
             _ => self.passwords.judge(request),
         }
     }
@@ -68,13 +94,15 @@ impl Known {
 /// The judge's end: what is known now, and what is to be judged.
 pub struct Judge {
     known: Arc<ArcSwap<Known>>,
+    hook: Option<Arc<Hook>>,
     jobs: mpsc::Receiver<Job>,
 }
 
 /// A judge with what is known, which may be replaced while it runs, and the way to it.
-pub fn judge(known: Arc<ArcSwap<Known>>) -> (Authenticator, Judge) {
+pub fn judge(known: Arc<ArcSwap<Known>>, hook: Option<Hook>) -> (Authenticator, Judge) {
     let (sender, jobs) = mpsc::channel(WAITING);
-    (Authenticator(sender), Judge { known, jobs })
+    let waiting = Arc::new(Semaphore::new(WAITING));
+    (Authenticator { jobs: sender, waiting }, Judge { known, hook: hook.map(Arc::new), jobs })
 }
 
 impl Judge {
@@ -83,17 +111,24 @@ impl Judge {
         // Half of the cores stay for messages, whoever tries passwords.
         let cores = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
         let places = Arc::new(Semaphore::new(cores));
-        while let Some(Job { request, shard, asked }) = self.jobs.recv().await {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
-            if asked.elapsed() >= PATIENCE {
-                continue;
-            }
-            let known = self.known.load_full();
+        // Bounded by the places among those that wait, of which each holds one.
+        while let Some(Job { request, shard, asked, place }) = self.jobs.recv().await {
+            let (known, places, hook) = (self.known.load_full(), places.clone(), self.hook.clone());
             tokio::spawn(async move {
                 let key = request.key;
-                let judged = tokio::task::spawn_blocking(move || known.judge(&request)).await;
+                let judgement = match (known.by(&request, hook.is_some()), hook) {
+                    (By::Hook, Some(hook)) => hook.judge(&request).await,
+                    (by, _) => {
+                        let Ok(_thread) = places.acquire().await else { return };
+                        // Its client was refused meanwhile.
+                        if asked.elapsed() >= PATIENCE {
+                            return;
+                        }
+                        let judged = tokio::task::spawn_blocking(move || known.judge(&request, by)).await;
+                        judged.unwrap_or(Judgement::Unavailable)
+                    }
+                };
                 drop(place);
-                let judgement = judged.unwrap_or(Judgement::Unavailable);
                 // A shard that has ended has nobody to let in.
                 let _ = shard.send(Control::Authenticated(key, judgement)).await;
             });

@@ -72,6 +72,11 @@ impl PasswordFile {
         Ok(Self { users, nobody: hash(&password)? })
     }
 
+    /// Whether there is a user of this name.
+    pub fn has(&self, user: &str) -> bool {
+        self.users.contains_key(user)
+    }
+
     /// How many users there are.
     pub fn len(&self) -> usize {
         self.users.len()

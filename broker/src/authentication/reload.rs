@@ -31,7 +31,7 @@ pub struct CredentialsPlace {
     pub passwords: Option<PathBuf>,
     /// How tokens are looked at, if they are taken.
     pub tokens: Option<TokenSettings>,
-    /// Clients can prove themselves by certificates, too.
+    /// Clients can prove themselves otherwise, too: by certificates, or to the hook.
     pub has_others: bool,
 }
 
