@@ -39,7 +39,7 @@ impl World<'_> {
                 let filter = self.random.below(self.plan.topics + 2);
                 self.leave(client, Place::Filter(filter));
             }
-            96..98 => {
+            96..98 if !self.plan.holds_input() => {
                 self.say(|| format!("{} says goodbye", client_id(client)));
                 self.clients[client].leave_for_good(&mut self.ledger, self.now);
             }

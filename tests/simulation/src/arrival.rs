@@ -293,9 +293,7 @@ impl Ledger {
         if message.is_repeated {
             return;
         }
-        let limits = &self.plan.limits;
-        let is_parkable = limits.requests_per_client < 100
-            || limits.park_bytes < 10_000
+        let is_parkable = self.plan.holds_input()
             || match self.plan.clients[message.sender].kind {
                 Kind::Device => false,
                 Kind::Mqtt4 => true,

@@ -83,7 +83,7 @@ impl<'a> Client<'a> {
         (self.link, self.awake) = (Some(link), true);
         match &mut self.body {
             Body::Device(device) => device.connect(link, ledger, now),
-            Body::Mqtt(mqtt) => mqtt.connect(link, now),
+            Body::Mqtt(mqtt) => mqtt.connect(link, ledger, now),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bugle_device::session::{CHUNK, Request, Session};
 use bugle_device::{Disconnect, Event, Incoming, SendError, SendOptions, Target as SdkTarget};
-use bugle_protocol::{Mode, Status};
+use bugle_protocol::{Frame, Mode, NameRef, Status};
 
 use crate::arrival::{Arrival, Route};
 use crate::ledger::{Fate, Ledger, Place};
@@ -156,7 +156,7 @@ impl<'a> Device<'a> {
             let hello = bugle_protocol::split(out, bugle_protocol::MAX_BODY).ok().flatten();
             let resumes = matches!(
                 hello.map(|raw| raw.decode()),
-                Some(Ok(bugle_protocol::Frame::Hello(bugle_protocol::Hello { resume: Some(_), .. })))
+                Some(Ok(Frame::Hello(bugle_protocol::Hello { resume: Some(_), .. })))
             );
             marks.push((out.len(), Mark::Hello(if resumes { self.epoch } else { 0 })));
         }
@@ -470,6 +470,41 @@ impl<'a> Device<'a> {
 
 fn texts(list: &Option<Vec<String>>) -> Option<Vec<&str>> {
     list.as_ref().map(|list| list.iter().map(String::as_str).collect())
+}
+
+/// A will as the hello has it.
+pub fn will_frame<'a>(
+    submission: &Submission,
+    number: u32,
+    buffer: &'a mut [u8],
+) -> Option<bugle_protocol::WillFrame<'a>> {
+    let payload = submission.payload(number);
+    let name = match &submission.what {
+        What::Signal { target: Target::Client(client), .. } => client_id(*client),
+        What::Signal { target: Target::Group { group, .. }, .. } => group_name(*group),
+        What::Publish { topic, .. } => topic_name(*topic),
+    };
+    let name = NameRef::Inline(&name);
+    let frame = match submission.what {
+        What::Publish { retain, .. } => Frame::Publish(bugle_protocol::Publish {
+            topic: name,
+            at_least_once: true,
+            retain,
+            payload: &payload,
+        }),
+        What::Signal { ref target, echo, urgent, ttl, receipt, .. } => {
+            let target = match target {
+                Target::Client(_) => bugle_protocol::Target::Client(name),
+                Target::Group { .. } => {
+                    bugle_protocol::Target::Group { group: name, only: None, except: None }
+                }
+            };
+            let (store, id) = (false, None);
+            let payload = &payload;
+            Frame::Send(bugle_protocol::Send { target, ttl, receipt, store, echo, urgent, id, payload })
+        }
+    };
+    bugle_device::will(&frame, buffer).ok()
 }
 
 fn mode_key(mode: Mode) -> &'static str {

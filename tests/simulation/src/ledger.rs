@@ -166,6 +166,8 @@ pub struct Ledger {
     pub plan: Plan,
     /// All messages by number.
     pub messages: Vec<Message>,
+    /// Wills that the present gateway has had to send.
+    pub wills: u64,
     /// All clients by number.
     pub accounts: Vec<Account>,
     /// Which run of the gateway it is.
@@ -206,6 +208,39 @@ pub enum Lane {
 }
 
 impl Message {
+    /// What is to be sent when its client's connection is lost: not yet, and perhaps several times.
+    fn will(sender: usize, submission: Submission) -> Self {
+        let submitted = Moment { step: NEVER, at: u64::MAX };
+        Self {
+            writes: 0,
+            fate: Fate::Unknown,
+            is_repeated: true,
+            ..Self::new(sender, submission, 0, 0, submitted)
+        }
+    }
+
+    fn new(sender: usize, submission: Submission, incarnation: u32, link: u32, submitted: Moment) -> Self {
+        Self {
+            sender,
+            submission,
+            submitted,
+            incarnation,
+            first_incarnation: incarnation,
+            link,
+            writes: 1,
+            is_repeated: false,
+            consumed: None,
+            fate: Fate::Open,
+            answered: None,
+            deliveries: Vec::new(),
+            acked_by: Vec::new(),
+            gave_up: false,
+            receipts: 0,
+            statuses: Vec::new(),
+            may_be_refused: false,
+        }
+    }
+
     /// The lane that it goes in.
     pub fn lane(&self) -> Lane {
         match self.submission.what {
@@ -247,10 +282,14 @@ impl Ledger {
     pub fn new(plan: Plan, keeps_notes: bool) -> Self {
         let accounts = vec![Account::default(); plan.clients.len()];
         let reigns = vec![Reign { law: plan.law.clone(), from: 0, until: NEVER }];
+        let wills = plan.clients.iter().enumerate();
+        let messages =
+            wills.filter_map(|(client, plan)| Some(Message::will(client, plan.will.clone()?))).collect();
         Self {
             plan,
             reigns,
-            messages: Vec::new(),
+            messages,
+            wills: 0,
             accounts,
             incarnation: 0,
             newest: BTreeMap::new(),
@@ -296,25 +335,7 @@ impl Ledger {
     pub fn submitted(&mut self, sender: usize, submission: Submission, link: u32, now: Moment) -> u32 {
         let number = self.messages.len() as u32;
         let incarnation = self.link_incarnations.get(link as usize).copied().unwrap_or_default();
-        self.messages.push(Message {
-            sender,
-            submission,
-            submitted: now,
-            incarnation,
-            first_incarnation: incarnation,
-            link,
-            writes: 1,
-            is_repeated: false,
-            consumed: None,
-            fate: Fate::Open,
-            answered: None,
-            deliveries: Vec::new(),
-            acked_by: Vec::new(),
-            gave_up: false,
-            receipts: 0,
-            statuses: Vec::new(),
-            may_be_refused: false,
-        });
+        self.messages.push(Message::new(sender, submission, incarnation, link, now));
         number
     }
 
@@ -564,6 +585,7 @@ impl Ledger {
             self.accounts[client].known.clear();
         }
         self.incarnation += 1;
+        self.wills = 0;
         self.amendment_holds(now);
     }
 
@@ -575,6 +597,18 @@ impl Ledger {
         }
     }
 
+    /// The gateway has to send a client's will.
+    fn will_is_due(&mut self, client: usize, now: Moment) {
+        let Some(number) = self.plan.will_number(client) else { return };
+        self.wills += 1;
+        let incarnation = self.incarnation;
+        let will = self.message(number);
+        will.writes += 1;
+        will.incarnation = incarnation;
+        will.submitted = will.submitted.min(now);
+        self.note(|_| format!("message {number}, the will of {}, is due", client_id(client)));
+    }
+
     /// The gateway has read who a connection is from, and has let it in; it goes on with its session of that epoch, if
     /// with any.
     pub fn introduced(&mut self, client: usize, link: u32, epoch: Option<u32>, now: Moment) {
@@ -582,6 +616,10 @@ impl Ledger {
             return;
         }
         let is_kept = self.keeps_session(client);
+        if self.accounts[client].session == SessionBelief::Connected {
+            // It takes over.
+            self.will_is_due(client, now);
+        }
         let account = &mut self.accounts[client];
         account.found = is_kept
             && epoch.is_none_or(|epoch| epoch == account.epoch)
@@ -625,14 +663,18 @@ impl Ledger {
         }
     }
 
-    /// The gateway knows that a connection is over.
-    pub fn connection_over(&mut self, client: usize, link: u32, now: Moment) {
+    /// The gateway knows that a connection is over; without its client's goodbye, unless `is_planned`.
+    pub fn connection_over(&mut self, client: usize, link: u32, is_planned: bool, now: Moment) {
         let is_kept = self.keeps_session(client);
-        let plan = &self.plan.clients[client];
         let account = &mut self.accounts[client];
         if account.holder != link || account.session != SessionBelief::Connected {
             return;
         }
+        if !is_planned {
+            self.will_is_due(client, now);
+        }
+        let plan = &self.plan.clients[client];
+        let account = &mut self.accounts[client];
         account.session = match (is_kept, plan.kind, plan.expiry) {
             (true, Kind::Mqtt5 | Kind::Device, Some(seconds)) => {
                 SessionBelief::Ends(now.at + u64::from(seconds) * 1000)

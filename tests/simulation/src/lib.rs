@@ -79,13 +79,17 @@ pub fn run(seed: u64, wanted: Wanted) -> Outcome {
     };
     let ids: Vec<String> = (0..plan.clients.len()).map(client_id).collect();
     let mut memories: Vec<_> = plan.clients.iter().map(|_| Memory::new(RECEIVE)).collect();
+    let mut wills = vec![[0; 128]; plan.clients.len()];
     let mut clients = Vec::new();
-    for (me, memory) in memories.iter_mut().enumerate() {
+    for ((me, memory), will) in memories.iter_mut().enumerate().zip(&mut wills) {
         let settings = &plan.clients[me];
         let body = if settings.kind == Kind::Device {
             let mut config = Config::new(&ids[me], b"", 1);
             (config.keep_alive, config.window) = (settings.keep_alive, settings.window);
             config.session_expiry = settings.expiry.unwrap_or(0);
+            if let (Some(submission), Some(number)) = (&settings.will, plan.will_number(me)) {
+                config.will = device::will_frame(submission, number, will);
+            }
             Body::Device(Box::new(Device::new(me, memory.session(config), settings.clock)))
         } else {
             Body::Mqtt(Box::new(Mqtt::new(me, settings.clone())))

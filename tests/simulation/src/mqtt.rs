@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 
 use bugle_core::mqtt::{
     Ack, Connect, Disconnect, Packet, Properties, Property, PropertyWriter, Publish, QoS, ReasonCode,
-    Subscribe, SubscriptionOptions, Subscriptions, TopicFilters, Unsubscribe, Version, decode, encode,
+    Subscribe, SubscriptionOptions, Subscriptions, TopicFilters, Unsubscribe, Version, Will, decode, encode,
     frame_length,
 };
 use bugle_protocol::{ReceiptMode, Status};
@@ -106,7 +106,7 @@ impl Mqtt {
     }
 
     /// A connection is open.
-    pub fn connect(&mut self, link: u32, now: Moment) {
+    pub fn connect(&mut self, link: u32, ledger: &Ledger, now: Moment) {
         self.link = link;
         self.phase = Phase::Connecting;
         self.was_let_in = false;
@@ -120,6 +120,11 @@ impl Mqtt {
             writer.push(Property::ReceiveMaximum(self.plan.window));
             writer.extend(self.plan.expiry.map(Property::SessionExpiryInterval));
         }
+        let will = ledger.plan.will_number(self.me).map(|number| {
+            let submission = &ledger.messages[number as usize].submission;
+            let retain = matches!(submission.what, What::Publish { retain: true, .. });
+            (topic_of(&submission.what), submission.payload(number), retain)
+        });
         let connect = Connect {
             version: self.version,
             client_id: &client_id(self.me),
@@ -127,7 +132,13 @@ impl Mqtt {
             keep_alive: self.plan.keep_alive,
             username: None,
             password: None,
-            will: None,
+            will: will.as_ref().map(|(topic, payload, retain)| Will {
+                topic,
+                payload,
+                qos: QoS::AtLeastOnce,
+                retain: *retain,
+                properties: Properties::EMPTY,
+            }),
             properties: writer.finish().unwrap_or(Properties::EMPTY),
         };
         self.put(&Packet::Connect(connect));
@@ -242,13 +253,7 @@ impl Mqtt {
         let retain = matches!(submission.what, What::Publish { retain: true, .. });
         let options = options(&submission.what, number);
         let mut writer = PropertyWriter::new();
-        let mut topic = match &submission.what {
-            What::Signal { target: Target::Client(client), .. } => format!("sig/c/{}", client_id(*client)),
-            What::Signal { target: Target::Group { group, .. }, .. } => {
-                format!("sig/g/{}", group_name(*group))
-            }
-            What::Publish { topic, .. } => topic_name(*topic),
-        };
+        let mut topic = topic_of(&submission.what);
         if self.version == Version::V5 && !self.plan.inline {
             writer.extend(options.iter().map(|(key, value)| Property::UserProperty(key, value)));
         } else if !options.is_empty() {
@@ -584,6 +589,15 @@ impl Mqtt {
         {
             ledger.receipted(number, &receipt, now);
         }
+    }
+}
+
+/// Where it is published to, without its options.
+fn topic_of(what: &What) -> String {
+    match what {
+        What::Signal { target: Target::Client(client), .. } => format!("sig/c/{}", client_id(*client)),
+        What::Signal { target: Target::Group { group, .. }, .. } => format!("sig/g/{}", group_name(*group)),
+        What::Publish { topic, .. } => topic_name(*topic),
     }
 }
 

@@ -3,8 +3,10 @@
 
 use bugle_core::model::Limits;
 use bugle_core::rules::{Rules, RulesSource};
+use bugle_protocol::ReceiptMode;
 use serde_json::json;
 
+use crate::message::{Submission, Target, What};
 use crate::random::Random;
 
 /// The plan of a run.
@@ -68,6 +70,8 @@ pub struct ClientPlan {
     pub clock: (u64, i64),
     /// Bytes that its side of the connection takes before it reads.
     pub socket: usize,
+    /// What the gateway sends should its connection be lost.
+    pub will: Option<Submission>,
 }
 
 /// Rules that forbid something, and provisioned groups.
@@ -122,14 +126,30 @@ pub fn topic_name(topic: usize) -> String {
 }
 
 impl Plan {
+    /// Whether a session may keep what it has read for a while, since its bounds are narrow: then it isn't known when that
+    /// takes effect.
+    pub fn holds_input(&self) -> bool {
+        self.limits.requests_per_client < 100 || self.limits.park_bytes < 10_000
+    }
+
+    /// The number of a client's will among all messages, if it has one.
+    pub fn will_number(&self, client: usize) -> Option<u32> {
+        self.clients[client].will.as_ref()?;
+        Some(self.clients[..client].iter().filter(|client| client.will.is_some()).count() as u32)
+    }
+
     /// The plan of a seed.
     pub fn new(random: &mut Random) -> Self {
         let shards = random.between(1, 4) as u16;
         let count = random.between(2, 8);
         // In some runs everything lasts: sessions, and what is under way in them.
         let lasts = random.chance(1, 4);
-        let clients: Vec<_> = (0..count).map(|_| ClientPlan::new(lasts, random)).collect();
+        let mut clients: Vec<_> = (0..count).map(|_| ClientPlan::new(lasts, random)).collect();
         let groups = random.between(1, 3);
+        let topics = random.between(1, 4);
+        if random.chance(1, 2) {
+            clients.iter_mut().for_each(|client| client.will = will(count, groups, topics, random));
+        }
         let law = if random.chance(1, 3) { Law::new(count, groups, random) } else { Law::default() };
         let mut odds = Odds {
             act: random.between(60, 250),
@@ -153,13 +173,31 @@ impl Plan {
             law,
             clients,
             groups,
-            topics: random.between(1, 4),
+            topics,
             steps: random.between(200, 1600) as u32,
             odds,
             resumes: false,
             hurried: [2, 2, 6][random.below(3)],
         }
     }
+}
+
+/// What a client leaves behind, if anything.
+fn will(clients: usize, groups: usize, topics: usize, random: &mut Random) -> Option<Submission> {
+    let what = match random.below(6) {
+        0 | 1 => {
+            let target = if random.chance(1, 3) {
+                Target::Client(random.below(clients))
+            } else {
+                Target::Group { group: random.below(groups), only: None, except: None }
+            };
+            let (echo, urgent, ttl, receipt, id) = (false, false, None, ReceiptMode::None, false);
+            What::Signal { target, echo, urgent, ttl, receipt, id }
+        }
+        2 => What::Publish { topic: random.below(topics), retain: random.chance(1, 2), clear: false },
+        _ => return None,
+    };
+    Some(Submission { what, qos: 1, size: random.between(4, 20) })
 }
 
 fn limits(random: &mut Random) -> Limits {
@@ -205,6 +243,7 @@ impl ClientPlan {
             with_sender: kind == Kind::Mqtt4 || random.chance(1, 2),
             clock: (random.below(1 << 40) as u64, random.below(600) as i64 - 300),
             socket: [256, 2048, 65536][random.below(3)],
+            will: None,
         }
     }
 }

@@ -17,6 +17,8 @@ pub struct Dropped {
     pub publishes: u64,
     /// Notices.
     pub notices: u64,
+    /// Wills that were sent or, by the rules or for want of room, not sent.
+    pub wills: u64,
 }
 
 impl Dropped {
@@ -25,6 +27,7 @@ impl Dropped {
         self.signals += counters.status(Status::Overflow) + counters.status(Status::Expired);
         self.publishes += counters.publishes_overflowed + counters.publishes_expired;
         self.notices += counters.sessions.notices_dropped;
+        self.wills += counters.wills + counters.wills_refused;
     }
 }
 
@@ -62,6 +65,9 @@ impl Ledger {
             if missing.len() as u64 > counted {
                 self.violated(format!("deliveries are lost, with {counted} counted as dropped: {missing:?}"));
             }
+        }
+        if dropped.wills != self.wills {
+            self.violated(format!("{} wills were due, and {} are counted", self.wills, dropped.wills));
         }
         self.check_mailboxes();
     }

@@ -161,6 +161,8 @@ impl<'a> World<'a> {
                 End::Open if waits => moves.push(Move::Read(number)),
                 End::Open => {}
                 End::Closing | End::Lost if waits => moves.push(Move::Read(number)),
+                // The end of the stream is behind what isn't read.
+                End::Closing if !link.wanted => {}
                 End::Closing | End::Lost => moves.push(Move::Notice(number)),
             }
             if link.gateway_end != End::Over && link.writable && link.place.is_some() {
@@ -250,7 +252,7 @@ impl<'a> World<'a> {
                 Mark::Connect => self.ledger.introduced(client, number, None, self.now),
                 Mark::Hello(epoch) => self.ledger.introduced(client, number, Some(epoch), self.now),
                 Mark::Goodbye if is_device => self.ledger.session_ended(client, number, self.now),
-                Mark::Goodbye => self.ledger.connection_over(client, number, self.now),
+                Mark::Goodbye => self.ledger.connection_over(client, number, true, self.now),
             }
         }
         self.say(|| format!("shard {shard} reads {} bytes of {} {marks:?}", bytes.len(), client_id(client)));
@@ -307,7 +309,7 @@ impl<'a> World<'a> {
         if self.clients[client].link == Some(number) {
             self.ledger.shaky(client, self.now);
         }
-        self.ledger.connection_over(client, number, self.now);
+        self.ledger.connection_over(client, number, false, self.now);
         if let Some((shard, _)) = place {
             self.after(shard);
         }
