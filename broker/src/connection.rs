@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -75,6 +75,11 @@ impl Connection {
     /// Whether the session is to be asked for bytes.
     pub fn is_open(&self) -> bool {
         self.state.get() == State::Open
+    }
+
+    /// Where it comes from, as long as it is there.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.writer.peer_addr().ok().map(|address| address.ip())
     }
 
     /// How many bytes the socket has yet to take.

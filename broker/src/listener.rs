@@ -6,7 +6,7 @@
 //! out by [`Greeting`].
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::back_off::{BackOff, Wait};
 use crate::metrics::{EarlyClose, ProcessCounters};
 use crate::shard_thread::{Arrival, ShardSender};
 use crate::transport::greeting::{Admission, First, Greeting, Protocols};
@@ -135,6 +136,7 @@ impl Door {
         let in_clear = Protocols { mqtt: true, ..Protocols::default() };
         let admission = Arc::new(Admission { in_clear, in_tls: Protocols::default(), tls: None });
         let greeting = Greeting::new(admission, self.transports.clone());
+        let place = Place { is_own: true, ..place };
         self.greet(stream, peer, greeting, Vec::new(), place).await;
     }
 
@@ -149,7 +151,7 @@ impl Door {
             self.close(peer, EarlyClose::TooManyWaiting);
             return None;
         };
-        Some(Place { slot, waiting })
+        Some(Place { slot, waiting, is_own: false })
     }
 
     fn close(&self, peer: SocketAddr, why: EarlyClose) {
@@ -191,10 +193,32 @@ impl Door {
     async fn finish_greeting(self: Arc<Self>, mut visit: Visit, place: Place, deadline: Instant) {
         let first = timeout_at(deadline, visit.first(&self.limits)).await;
         match first.unwrap_or(Err(EarlyClose::Timeout)) {
-            Ok(first) => self.hand_over(visit.stream, visit.peer, first, place.slot),
+            Ok(first) => {
+                if !place.is_own
+                    && let Err(why) = self.back_off(visit.peer.ip()).await
+                {
+                    return self.close(visit.peer, why);
+                }
+                self.hand_over(visit.stream, visit.peer, first, place.slot);
+            }
             Err(why) => {
                 self.close(visit.peer, why);
                 visit.refuse(why).await;
+            }
+        }
+    }
+
+    /// Lets a connection wait from whose address many credentials were wrong.
+    async fn back_off(&self, address: IpAddr) -> Result<(), EarlyClose> {
+        let back_off = self.counters.back_off();
+        match back_off.wait(address, std::time::Instant::now()) {
+            Wait::None => Ok(()),
+            Wait::TooMany => Err(EarlyClose::BackOff),
+            Wait::For(time) => {
+                let _place = Waiting { back_off, address };
+                self.counters.waited();
+                sleep(time).await;
+                Ok(())
             }
         }
     }
@@ -217,6 +241,18 @@ impl Door {
     }
 }
 
+/// A place among those of one address that wait, freed with this however that ends.
+struct Waiting<'a> {
+    back_off: &'a BackOff,
+    address: IpAddr,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.back_off.waited(self.address);
+    }
+}
+
 /// What a connection holds of the bounds.
 struct Place {
     /// Its place among all connections of the process.
@@ -224,6 +260,8 @@ struct Place {
     /// Its place among those without a first packet, to be freed with the greeting.
     #[expect(dead_code, reason = "held, not read")]
     waiting: OwnedSemaphorePermit,
+    /// It is the process's own.
+    is_own: bool,
 }
 
 /// A task on another thread, which ends with this.

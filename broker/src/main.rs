@@ -7,6 +7,7 @@
 
 mod admin;
 mod authentication;
+mod back_off;
 mod bench;
 mod bridge;
 mod cli;

@@ -10,6 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::back_off::BackOff;
 use crate::bridge::BridgeStatus;
 use crate::rules_reload::RulesStatus;
 use crate::transport::TransportKind;
@@ -56,6 +57,8 @@ early_closes! {
     WebSocket = "websocket";
     /// Longer than a first packet may be.
     TooLarge = "too_large";
+    /// Many credentials from its address were wrong, and as many others of it as may were waiting.
+    BackOff = "back_off";
     /// The peer closed it, or it failed.
     Ended = "ended";
 }
@@ -74,6 +77,8 @@ pub struct ProcessCounters {
     handovers_refused: AtomicU64,
     unread: AtomicU64,
     hook_failures: AtomicU64,
+    back_off: BackOff,
+    waits: AtomicU64,
     panics: AtomicU64,
 }
 
@@ -136,6 +141,16 @@ impl ProcessCounters {
     /// The authentication hook didn't answer as it should.
     pub fn hook_failed(&self) {
         self.hook_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Addresses from which credentials were wrong.
+    pub fn back_off(&self) -> &BackOff {
+        &self.back_off
+    }
+
+    /// A connection waited because of its address.
+    pub fn waited(&self) {
+        self.waits.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Code of ours panicked.
@@ -214,6 +229,8 @@ impl Snapshot {
         snapshot.add("handovers_refused", help, &[], load(&process.handovers_refused), false);
         let help = "Connections closed because their client did not read its answers";
         snapshot.add("connections_closed_unread", help, &[], load(&process.unread), false);
+        let help = "Connections that had to wait, since many credentials from their address were wrong";
+        snapshot.add("authentication_waits", help, &[], load(&process.waits), false);
         let help = "Questions to the authentication hook without a usable answer";
         snapshot.add("authentication_hook_failures", help, &[], load(&process.hook_failures), false);
         let help = "Panics in the gateway's own code, each of which cost at most one connection";

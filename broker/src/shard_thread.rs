@@ -505,8 +505,14 @@ impl ShardHost {
         }
     }
 
-    /// Has credentials judged that the shard can't judge by itself.
+    /// Notes whose credentials were wrong, and has those judged that the shard can't judge by itself.
     fn authenticate(&self) {
+        while let Some(Some(key)) = self.caught("a wrong credential", |shard, _| shard.poll_failed()) {
+            // One that has gone is of no address any more.
+            if let Some(address) = self.connection(key).and_then(|connection| connection.peer()) {
+                self.counters.back_off().failed(address, std::time::Instant::now());
+            }
+        }
         let (authenticator, way_back) = &self.judge;
         while let Some(Some(request)) =
             self.caught("a credential to be judged", |shard, _| shard.poll_authentication())

@@ -85,3 +85,23 @@ async fn no_secret_is_printed_or_logged() {
     let seen = gateway.seen();
     assert!(!seen.contains("sesame") && !seen.contains("mellon"), "{seen}");
 }
+
+#[tokio::test]
+async fn who_fails_again_and_again_has_to_wait_and_locks_nobody_out() {
+    let gateway = guarded().await;
+    let wrong = || Device::connect_as(&gateway, config("lamp", "a guess"));
+    for _ in 0..30 {
+        assert_eq!(wrong().await.err(), Some(Disconnect::Bye(Reason::NotAuthenticated)));
+    }
+    let waits = "bugle_authentication_waits_total";
+    assert_eq!(gateway.metric(waits).await, 0);
+    for _ in 0..4 {
+        assert_eq!(wrong().await.err(), Some(Disconnect::Bye(Reason::NotAuthenticated)));
+    }
+    assert!(gateway.metric(waits).await >= 2);
+    // Neither the address nor the name that was tried is locked.
+    let started = std::time::Instant::now();
+    let lamp = Device::connect_as(&gateway, config("lamp", "open sesame")).await.unwrap();
+    assert!(started.elapsed() >= std::time::Duration::from_millis(100), "it came from there, too");
+    assert!(lamp.is_online());
+}

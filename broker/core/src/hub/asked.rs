@@ -69,6 +69,12 @@ impl Shard {
         self.credentials = credentials;
     }
 
+    /// A connection whose credential was wrong, so that the process can slow down whoever tries many. To be called after
+    /// anything that went in, until it gives none.
+    pub fn poll_failed(&mut self) -> Option<ConnectionKey> {
+        self.failed.pop_front()
+    }
+
     /// A credential that is to be judged. To be called after anything that went in, until it gives none.
     pub fn poll_authentication(&mut self) -> Option<AuthenticationRequest> {
         while let Some(request) = self.asked.pop_front() {

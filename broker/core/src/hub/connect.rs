@@ -171,6 +171,10 @@ impl Shard {
 
     pub(super) fn refuse_connect(&mut self, key: ConnectionKey, refusal: Refusal, now: Instant) {
         self.counters.count_refusal(refusal.reason);
+        // As many as may connect at once: whoever drives the shard asks for them after each call.
+        if refusal.reason == Reason::NotAuthenticated && self.failed.len() < self.limits.clients_per_shard {
+            self.failed.push_back(key);
+        }
         self.reply(key, Reply::ConnectRefused(refusal), now);
     }
 

@@ -244,6 +244,8 @@ pub struct Shard {
     /// The limits of their roles that clients have, by the role's place.
     allowances: Map<usize, Arc<Limits>>,
     credentials: Arc<Credentials>,
+    /// Connections whose credential was wrong, until the process has heard of it; at most one for each connection.
+    failed: VecDeque<ConnectionKey>,
     /// Credentials that the process has yet to be asked about; at most one for each connection.
     asked: VecDeque<AuthenticationRequest>,
     backbone: Fifos,
@@ -309,6 +311,7 @@ impl Shard {
             allowances: Map::default(),
             credentials: config.credentials,
             asked: VecDeque::new(),
+            failed: VecDeque::new(),
             backbone: Fifos::new(config.index, config.shards, limits.fifo_envelopes),
             limits,
             random,
