@@ -146,6 +146,7 @@ impl Shard {
         self.by_identity.insert(identity.clone(), key);
         self.counters.connects += 1;
         self.counters.clients += 1;
+        let is_kept = kept.is_some();
         let session_present = kept.is_some_and(|kept| self.resume_session(kept, key, now));
         if let Some(reception) = request.inbox {
             self.join_provisioned(key, reception);
@@ -160,13 +161,19 @@ impl Shard {
             authentication,
         };
         self.reply(key, Reply::Connected(connected), now);
+        // Whoever comes back may have fewer roles than when it subscribed.
+        if is_kept {
+            self.judge_subscriptions(key, &self.rules.clone(), now);
+            self.judge_receiving_of(key);
+        }
     }
 
     /// Whether a client id has a connection or a session of another user: neither is taken over from him (S1).
     fn is_anothers(&self, who: &Who) -> bool {
         let kept = self.by_identity.get(&who.identity).and_then(|&key| self.clients.get(key));
-        let user = |principal: &Option<Arc<Principal>>| principal.as_ref()?.user.clone();
-        kept.is_some_and(|kept| user(&kept.principal) != user(&who.principal))
+        // Of nobody's session that isn't known any more the client id decides alone.
+        let owner = kept.and_then(|kept| kept.principal.as_ref()?.user.as_ref());
+        owner.is_some_and(|owner| who.actor().principal.user.as_ref() != Some(owner))
     }
 
     pub(super) fn refuse_connect(&mut self, key: ConnectionKey, refusal: Refusal, now: Instant) {

@@ -78,6 +78,18 @@ impl Shard {
         }
     }
 
+    /// Whether one client may receive what goes to its groups.
+    pub(super) fn judge_receiving_of(&mut self, key: ConnectionKey) {
+        let Some(client) = self.clients.get(key) else { return };
+        let groups: Vec<_> = client.groups.iter().cloned().collect();
+        for group in groups {
+            let may_receive = self.may_receive_in(key, &group);
+            if let Some(member) = self.groups.get_mut(&group).and_then(|members| members.get_mut(&key)) {
+                member.may_receive = may_receive;
+            }
+        }
+    }
+
     fn judge_client(&mut self, key: ConnectionKey, old: &Rules, now: Instant) {
         let Some(client) = self.clients.get(key) else { return };
         let Some(identity) = client.identity.clone() else { return };
@@ -97,14 +109,24 @@ impl Shard {
                 client.limits = limits;
             }
         }
-        for filter in self.disallowed(key, old) {
-            self.end_subscription(key, filter, now);
+        // Of a session whose client isn't known any more, it is judged when that is back.
+        if self.clients.get(key).is_some_and(|client| client.principal.is_some())
+            || self.credentials.is_open()
+        {
+            self.judge_subscriptions(key, old, now);
         }
         if let Some(client) = self.clients.get(key)
             && client.session.protocol() == Protocol::Device
             && let Some(reception) = client.inbox
         {
             self.join_provisioned(key, reception);
+        }
+    }
+
+    /// Ends the memberships and subscriptions that a client may not have any more. `old` says who was provisioned before.
+    pub(super) fn judge_subscriptions(&mut self, key: ConnectionKey, old: &Rules, now: Instant) {
+        for filter in self.disallowed(key, old) {
+            self.end_subscription(key, filter, now);
         }
     }
 

@@ -191,3 +191,35 @@ fn what_a_client_came_in_by_ends_with_its_time() {
         assert!(!broker.gateway.is_open(older) && broker.gateway.is_open(newer));
     });
 }
+
+#[test]
+fn who_came_back_with_fewer_roles_kept_what_they_had_allowed() {
+    for version in [V311, V5] {
+        let json = r#"{"rule": [
+            {"effect": "deny", "actions": ["subscribe"], "topics": ["secret/#"], "users": ["carl"]},
+            {"effect": "allow", "actions": ["connect", "publish"]},
+            {"effect": "allow", "actions": ["subscribe"], "roles": ["staff"], "topics": ["floor/#"]},
+            {"effect": "allow", "actions": ["subscribe"], "topics": ["open/#"]}], "default": "deny"}"#;
+        let rules = crate::gateway::rules(json);
+        let setup = Setup { asks: true, rules, ..Setup::new(2, None) };
+        let mut broker = Broker { gateway: Gateway::new(&setup) };
+        let staff = Principal { roles: vec!["staff".into()], ..Principal::user("carl") };
+        let (who, _) = come(&mut broker, version, "carl", "app-1");
+        broker.gateway.judge(|_| Some(Judgement::Good(staff.clone().into())));
+        let mut peer = Peer { who, version, read: 0 };
+        broker.heard(&mut peer);
+        for filter in ["floor/#", "open/#"] {
+            let heard = broker.subscribe(&mut peer, filter, 0);
+            assert!(heard[0].ends_with("00"), "{heard:?}");
+        }
+        broker.gateway.lose(who);
+        let (who, _) = come(&mut broker, version, "carl", "app-1");
+        broker.gateway.judge(|_| good("carl"));
+        let mut peer = Peer { who, version, read: 0 };
+        let heard = broker.heard(&mut peer);
+        assert!(heard[0].starts_with("CONNACK 00 present"), "{heard:?}");
+        let published =
+            ["floor/a", "open/a"].map(|topic| broker.publish(&mut peer, 0, 0, topic, "x").concat());
+        assert!(!published[0].contains("PUBLISH") && published[1].contains("PUBLISH"), "{published:?}");
+    }
+}
