@@ -6,7 +6,7 @@ use bugle_protocol::{ReceiptMode, Status};
 
 use crate::arrival::FORBIDDEN;
 use crate::ledger::{Ledger, NEVER, Place};
-use crate::message::{Moment, Target, What};
+use crate::message::{Moment, Submission, Target, What};
 use crate::plan::{Kind, client_id};
 
 /// When receipts for online recipients close at the latest, in milliseconds (S8).
@@ -55,12 +55,14 @@ impl Ledger {
 
     fn check_sums(&mut self, number: u32, receipt: &Receipt, mode: ReceiptMode, now: Moment) {
         let total: u32 = receipt.counts.values().sum();
-        let sure = self.everyone().filter(|client| self.is_surely_counted(number, *client, now)).count();
-        let possible =
-            self.everyone().filter(|client| self.is_possibly_counted(number, *client, now)).count();
-        if (total as usize) < sure || total as usize > possible {
+        let everyone = || self.everyone();
+        let sure: Vec<_> = everyone().filter(|client| self.is_surely_counted(number, *client, now)).collect();
+        let possible = everyone().filter(|client| self.is_possibly_counted(number, *client, now));
+        let possible: Vec<_> = possible.collect();
+        if (total as usize) < sure.len() || total as usize > possible.len() {
+            let [sure, possible] = [sure, possible].map(|clients| Submission::names(&clients).join(","));
             self.violated(format!(
-                "a receipt of message {number} counts {total} recipients, of {sure} to {possible}: {receipt:?}"
+                "a receipt of message {number} counts {total}, surely {sure}, possibly {possible}: {receipt:?}"
             ));
         }
         let message = &self.messages[number as usize];

@@ -371,6 +371,9 @@ impl<'a> World<'a> {
             link.gateway_end = End::Lost;
         }
         let client = link.client;
+        if matches!(self.clients[client].body, Body::Device(_)) && link.place.is_none() {
+            link.cut(0);
+        }
         if self.clients[client].link == Some(number) {
             self.say(|| format!("{} notices the end of connection {number}", client_id(client)));
             self.ledger.shaky(client, self.now);
@@ -422,6 +425,10 @@ impl<'a> World<'a> {
         self.begin_step(13);
         let Some(gateway) = &mut self.gateway else { return };
         self.unaware[shard] = false;
+        if gateway.shards[shard].is_judging() {
+            // By the rules before these, at once.
+            self.ledger.judged_anew(self.now);
+        }
         let now = gateway.now(self.now.at);
         gateway.shards[shard].handle_rules(self.rules.clone(), now);
         self.say(|| format!("shard {shard} hears of other rules"));
@@ -451,7 +458,11 @@ impl<'a> World<'a> {
     fn close_by_client(&mut self, client: usize) {
         let Some(number) = self.clients[client].link else { return };
         self.say(|| format!("{} closes connection {number}", client_id(client)));
+        let is_device = matches!(self.clients[client].body, Body::Device(_));
         if let Some(link) = self.links.get_mut(&number) {
+            if is_device && link.place.is_none() {
+                link.cut(0);
+            }
             if link.gateway_end == End::Open {
                 link.gateway_end = End::Closing;
             }
@@ -512,9 +523,14 @@ impl<'a> World<'a> {
         }
         self.begin_step(21);
         self.say(|| format!("{} leaves connection {number} behind", client_id(client)));
+        let is_device = matches!(self.clients[client].body, Body::Device(_));
         if let Some(link) = self.links.get_mut(&number) {
             link.client_end = End::Over;
             link.drop_down();
+            // A hello that comes after a newer one would say what isn't true any more, and end the session.
+            if is_device && link.place.is_none() {
+                link.cut(0);
+            }
         }
         self.ledger.shaky(client, self.now);
         self.clients[client].lost(&mut self.ledger, self.now);
