@@ -159,7 +159,7 @@ impl Plan {
             kill: random.between(1, 3),
             slow: random.between(1, 10),
             block: random.between(1, 20),
-            amend: random.between(1, 8),
+            amend: random.between(1, 40),
         };
         let Odds { cut, double, kill, slow, block, amend, .. } = &mut odds;
         for fault in [cut, double, kill, slow, block, amend] {
