@@ -62,6 +62,8 @@ limits! {
     offline_full => offline_full: OfflineFull, OfflineFull::RefuseNewest..=OfflineFull::DropOldest;
     /// Seconds for which a session is kept at most while its client is away; 4294967295 is for ever.
     session_expiry_max_seconds => session_expiry_max: u32, 0..=u32::MAX;
+    /// Seconds for which a device's session can be resumed at most after its connection was lost; 0: not at all (S12).
+    device_resume_seconds => device_resume: u32, 0..=86_400;
     /// Longest keep-alive of an MQTT 5 client, in seconds, which one without it gets too; 0: as the client says.
     keep_alive_max_seconds => keep_alive_max: u16, 0..=u16::MAX;
     /// Retained messages.

@@ -37,7 +37,8 @@ class Client:
         handles = not asked["inline"]
         self.session = Session(
             asked["id"], asked["id"].encode(), keep_alive=asked["keep_alive"], max_body=asked["max_body"],
-            window=asked["window"], names=64 if handles else 0, will=will, announce=handles,
+            window=asked["window"], names=64 if handles else 0, session_expiry=asked["session_expiry"], will=will,
+            announce=handles,
         )  # fmt: skip
         self.acks = asked["acks"]
         self.lying: List[session.Delivered] = []
@@ -64,6 +65,9 @@ class Client:
             self.session.ping(now, token=True)
         elif what == "bye":
             self.session.bye()
+        elif what == "reconnect":
+            self.session.disconnected(now)
+            self.session.connected(now)
         elif what == "ack_again":
             self.acks = True
             for event in self.lying:
@@ -83,11 +87,13 @@ class Client:
                 else:
                     self.lying.append(event)
             if isinstance(event, session.Welcomed):
-                told.append(["connected"])
+                told.append(["connected", event.resumed])
             elif isinstance(event, session.Accepted):
                 told.append(["outcome", event.request, "ACCEPTED", 0])
             elif isinstance(event, session.RefusedRequest):
                 told.append(["outcome", event.request, event.reason.name, event.retry_after])
+            elif isinstance(event, session.Unconfirmed):
+                told.append(["outcome", event.request, "UNCONFIRMED", 0])
             elif isinstance(event, session.Ponged):
                 told.append(["pong"])
             elif isinstance(event, session.Delivered):

@@ -167,16 +167,21 @@ impl Plan {
                 *fault = 0;
             }
         }
+        let mut limits = limits(random);
+        let resumes = random.chance(2, 3);
+        if !resumes {
+            limits.device_resume = 0;
+        }
         Self {
             shards,
-            limits: limits(random),
+            limits,
             law,
             clients,
             groups,
             topics,
             steps: random.between(200, 1600) as u32,
             odds,
-            resumes: false,
+            resumes,
             hurried: [2, 2, 6][random.below(3)],
         }
     }

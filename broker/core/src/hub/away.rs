@@ -2,8 +2,12 @@
 //!
 //! A session that outlives its connection gets an entry of its own among the clients, so that the connection can
 //! still be told why it ends while a newer one goes on with the session. The entry keeps subscriptions, membership,
-//! what waited and what was unacknowledged; it has no socket, and takes only what the protocol promises to keep:
-//! plain messages of QoS 1 and 2, within the bounds for offline clients. Signals are OFFLINE for it (S10).
+//! what waited and what was unacknowledged; it has no socket. What it takes is what its protocol promises:
+//!
+//! - MQTT's: plain messages of QoS 1 and 2, within the bounds for offline clients. Signals are OFFLINE for it (S10).
+//! - a device's, which may be resumed within minutes at most: everything, in its mailbox, as if its link were slow. The
+//!   session goes on whole, so that requests which are in the hub's hands are answered in it (S12). They know it by the
+//!   key of its first connection, its *origin*.
 
 use super::timers::Timer;
 use super::{Client, ConnectionKey, Shard, Who};
@@ -17,9 +21,16 @@ pub(super) struct Away {
     ends: Option<Instant>,
     /// The will, and when it fires: at the end of the session at the latest.
     will: Option<(Instant, Will)>,
+    /// What comes waits for the device, which may be back at any moment.
+    waits: bool,
 }
 
 impl Away {
+    /// Whether what comes waits in the mailbox, whatever it is.
+    pub(super) fn waits(&self) -> bool {
+        self.waits
+    }
+
     /// When something is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.ends.into_iter().chain(self.will.as_ref().map(|(at, _)| *at)).min()
@@ -35,7 +46,11 @@ impl Shard {
             return;
         }
         self.counters.clients -= 1;
-        if client.session_expiry == 0 {
+        // A device's is kept to be resumed, or for the session of another protocol that it goes on with.
+        let is_over = client.session.protocol() == Protocol::Device
+            && !client.foreign
+            && !client.session.is_resumable();
+        if client.session_expiry == 0 || is_over {
             self.end_session(key, with_will, now);
         } else {
             self.detach(key, with_will, now);
@@ -46,8 +61,16 @@ impl Shard {
     fn detach(&mut self, key: ConnectionKey, with_will: bool, now: Instant) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(identity) = client.identity.take() else { return };
-        let mut kept = client.session.take_kept();
-        let foreign = kept.is_none();
+        let origin = client.origin.take().unwrap_or(key);
+        let whole = client.session.detach(now);
+        let waits = whole.is_some();
+        let mut kept = if waits { None } else { client.session.take_kept() };
+        let foreign = !waits && kept.is_none();
+        if waits {
+            // It is in the session, to be written again.
+            client.written_ahead = [0; 2];
+        }
+        let open_receipts = std::mem::take(&mut client.open_receipts);
         let waiting = std::mem::take(&mut client.mailbox);
         let replays = client.replays.take();
         let will = client.will.take().filter(|_| with_will);
@@ -56,7 +79,7 @@ impl Shard {
         let who = Who { identity: identity.clone(), principal, limits };
         let expiry = client.session_expiry;
         let will_delay = client.will_delay;
-        let session = Session::away(self.session_config.clone(), None, now);
+        let session = whole.unwrap_or_else(|| Session::away(self.session_config.clone(), None, now));
         let mut away = Client::new(session, client.limits.clone());
         away.identity = Some(identity.clone());
         away.client_id = client.client_id.take();
@@ -65,19 +88,32 @@ impl Shard {
         away.session_expiry = expiry;
         away.replays = replays;
         away.foreign = foreign;
+        if waits {
+            (away.origin, away.open_receipts) = (Some(origin), open_receipts);
+        }
         let ends = (expiry != NEVER_EXPIRES).then(|| now + u64::from(expiry) * 1000);
         let fires = now + u64::from(will_delay) * 1000;
-        away.away = Some(Box::new(Away { ends, will: will.map(|will| (fires, will)) }));
+        away.away = Some(Box::new(Away { ends, will: will.map(|will| (fires, will)), waits }));
         let away_key = self.clients.insert(away);
+        if waits {
+            self.moved.insert(origin, away_key);
+        }
         self.settle(key, now);
         self.move_subscriptions(key, away_key);
-        self.keep_replays(key, away_key, now);
+        if !waits {
+            self.keep_replays(key, away_key, now);
+        }
         self.by_identity.insert(identity.clone(), away_key);
         self.counters.sessions_away += 1;
         self.keep_park(who, park, now);
         let shared = kept.as_mut().map(|kept| kept.take_shared(|share| self.has_connected(share)));
+        let mut waiting = waiting;
         if let Some(away) = self.clients.get_mut(away_key) {
-            away.session.adopt(kept);
+            if waits {
+                away.mailbox = std::mem::take(&mut waiting);
+            } else {
+                away.session.adopt(kept);
+            }
         }
         for delivery in shared.into_iter().flatten().chain(waiting.into_deliveries()) {
             if delivery.share.is_some_and(|share| self.has_connected(share)) {
@@ -86,6 +122,7 @@ impl Shard {
                 self.mail_away(away_key, delivery, now);
             }
         }
+        self.settle(away_key, now);
         self.handle_away(away_key, now);
         self.schedule(away_key);
     }
@@ -107,12 +144,25 @@ impl Shard {
         let Some(client) = self.clients.get_mut(key) else { return false };
         client.inbox = client.inbox.or(old.inbox);
         if same_protocol {
-            client.session.adopt(old.session.take_kept());
+            client.session.take_up(old.session);
             client.mailbox = old.mailbox;
             client.replays = old.replays;
+            client.open_receipts = old.open_receipts;
+            client.origin = old.origin;
+            if let Some(origin) = old.origin {
+                self.moved.insert(origin, key);
+            }
             self.counters.sessions_resumed += 1;
             return true;
         }
+        if let Some(origin) = old.origin {
+            // Answers are about numbers that mean nothing to the other protocol.
+            self.moved.swap_remove(&origin);
+        }
+        while let Some((slot, settled)) = old.session.poll_settled() {
+            self.settle_slot(slot, settled, now);
+        }
+        let Some(client) = self.clients.get_mut(key) else { return false };
         if client.session.protocol() == Protocol::Device {
             // The framing can't ask for it, and the session is the same one still.
             client.session_expiry = old.session_expiry;
@@ -148,10 +198,15 @@ impl Shard {
         };
         client.client_id = None;
         client.inbox = None;
+        let origin = client.origin.take();
         let who = Who { identity, principal: client.principal.take(), limits: client.limits.clone() };
         let park = std::mem::take(&mut client.park);
         let unread = std::mem::take(&mut client.mailbox);
         let unacknowledged = client.session.take_unacknowledged();
+        self.settle(key, now);
+        if let Some(origin) = origin {
+            self.moved.swap_remove(&origin);
+        }
         for filter in filters {
             self.forget(key, &filter, now);
         }
@@ -229,6 +284,16 @@ impl Shard {
         for (delivery, status) in dropped {
             self.drop_delivery(&delivery, status, now);
         }
+    }
+
+    /// The key by which answers find the session that this connection has, wherever it goes on.
+    pub(super) fn origin(&self, key: ConnectionKey) -> ConnectionKey {
+        self.clients.get(key).and_then(|client| client.origin).unwrap_or(key)
+    }
+
+    /// Where the session is now that began on this connection; the connection itself, unless the session was resumed.
+    pub(super) fn current(&self, origin: ConnectionKey) -> ConnectionKey {
+        self.moved.get(&origin).copied().unwrap_or(origin)
     }
 
     fn remove_away(&mut self, key: ConnectionKey) -> Option<Client> {

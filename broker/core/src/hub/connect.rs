@@ -128,9 +128,12 @@ impl Shard {
             return self.refuse_connect(key, refusal, now);
         }
         let kept = self.take_over(&identity, request.clean_start, now);
+        let kept = kept.filter(|&kept| self.goes_on(kept, key, now));
 
-        self.sessions += 1;
-        let session = self.sessions << 16 | u64::from(self.index);
+        // Not to come again, after a restart either.
+        let mut session = [0; 8];
+        (self.random)(&mut session);
+        let session = u64::from_be_bytes(session);
         let Some(client) = self.clients.get_mut(key) else { return };
         if let Some(departed) = self.departed.swap_remove(&identity) {
             client.park = departed.park;
@@ -148,10 +151,13 @@ impl Shard {
         self.counters.clients += 1;
         let is_kept = kept.is_some();
         let session_present = kept.is_some_and(|kept| self.resume_session(kept, key, now));
-        if let Some(reception) = request.inbox {
+        // A session that goes on has its memberships, and what it left.
+        if let Some(reception) = request.inbox.filter(|_| !session_present) {
             self.join_provisioned(key, reception);
         }
-        let session_expiry = self.clients.get(key).map_or(0, |client| client.session_expiry);
+        // A device that goes on with the session of another protocol can't resume its own part of it.
+        let client = self.clients.get(key).filter(|client| !client.foreign);
+        let session_expiry = client.map_or(0, |client| client.session_expiry);
         let connected = Connected {
             identity,
             assigned: brought_none,
@@ -215,6 +221,18 @@ impl Shard {
             return None;
         }
         Some(kept)
+    }
+
+    /// Whether the connection `key` goes on with a session that was kept; one that it can't resume ends.
+    fn goes_on(&mut self, kept: ConnectionKey, key: ConnectionKey, now: Instant) -> bool {
+        let fits = match (self.clients.get(kept), self.clients.get(key)) {
+            (Some(kept), Some(new)) => kept.foreign || new.session.fits(&kept.session),
+            _ => false,
+        };
+        if !fits {
+            self.end_away(kept, now);
+        }
+        fits
     }
 
     /// Keeps a used bucket, so that reconnecting doesn't refill it, and parked sends, which are still sent.

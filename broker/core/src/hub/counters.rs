@@ -137,6 +137,7 @@ impl Counters {
         self.sessions.no_room += counted.no_room;
         self.sessions.notices_dropped += counted.notices_dropped;
         self.sessions.acks_unknown += counted.acks_unknown;
+        self.sessions.resumes_given_up += counted.resumes_given_up;
     }
 
     /// Calls `each` for every number.
@@ -145,6 +146,12 @@ impl Counters {
         one("clients", "Clients connected now", self.clients, true);
         one("sessions_away", "Sessions kept now whose client is away", self.sessions_away, true);
         one("sessions_resumed", "Sessions that went on with a new connection", self.sessions_resumed, false);
+        one(
+            "resumes_given_up",
+            "Device sessions that can't be resumed because too much would be sent again",
+            self.sessions.resumes_given_up,
+            false,
+        );
         one("sessions_ended", "Sessions that ended while their client was away", self.sessions_ended, false);
         one("retained_messages", "Retained messages", self.retained_messages, true);
         one("retained_bytes", "Bytes of retained messages", self.retained_bytes, true);

@@ -143,7 +143,7 @@ impl Shard {
     fn give(&mut self, round: &mut Round<'_>, key: ConnectionKey, reception: Reception) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.considered = self.signals;
-        if client.away.is_some() {
+        if client.is_absent() {
             let Some(id) = client.client_id.clone() else { return };
             return self.settle_without_mailbox(round, &id, Status::Offline);
         }
@@ -232,7 +232,7 @@ impl Shard {
         now: Instant,
     ) -> Result<(), Delivery> {
         let Some(client) = self.clients.get_mut(key) else { return Err(delivery) };
-        if client.away.is_some() {
+        if client.is_absent() {
             self.mail_away(key, delivery, now);
             return Ok(());
         }

@@ -160,6 +160,8 @@ struct Client {
     away: Option<Box<Away>>,
     /// Its last connection was of another protocol than its session's.
     foreign: bool,
+    /// The connection on which its session began, if that was another one.
+    origin: Option<ConnectionKey>,
     park: Park,
     /// Retained messages that it is still to get; boxed, since nearly all the time there are none.
     #[expect(clippy::box_collection, reason = "a quarter of the room where there is none")]
@@ -201,6 +203,11 @@ impl Client {
         Some(Who { identity: self.identity.clone()?, principal, limits })
     }
 
+    /// Whether it gets nothing but what is kept for clients that are away.
+    fn is_absent(&self) -> bool {
+        self.away.as_ref().is_some_and(|away| !away.waits())
+    }
+
     fn new(session: Session, limits: Arc<Limits>) -> Self {
         Self {
             session,
@@ -223,6 +230,7 @@ impl Client {
             session_expiry: 0,
             away: None,
             foreign: false,
+            origin: None,
             park: Park::default(),
             replays: None,
             open_receipts: 0,
@@ -252,6 +260,8 @@ pub struct Shard {
     random: Random,
 
     clients: SlotMap<ConnectionKey, Client>,
+    /// Where sessions are that left the connection on which they began.
+    moved: Map<ConnectionKey, ConnectionKey>,
     /// Those let in, by identity.
     by_identity: Watched<Map<Identity, ConnectionKey>>,
     /// Rates and parked sends of identities that aren't connected.
@@ -275,7 +285,6 @@ pub struct Shard {
     trackers: SlotMap<DefaultKey, Tracker>,
     message_ids: MessageIds,
     signals: u64,
-    sessions: u64,
     interests: u64,
 
     timers: Timers,
@@ -316,6 +325,7 @@ impl Shard {
             limits,
             random,
             clients: SlotMap::with_key(),
+            moved: Map::default(),
             by_identity: Watched::default(),
             departed: Map::default(),
             groups: Watched::default(),
@@ -334,7 +344,6 @@ impl Shard {
             trackers: SlotMap::new(),
             message_ids: MessageIds::default(),
             signals: 0,
-            sessions: 0,
             interests: 0,
             timers: Timers::default(),
             encodings: Encodings::default(),

@@ -30,6 +30,8 @@ enum Progress {
     Waiting,
     /// Written, not acknowledged.
     Written,
+    /// The device said that it is done with it, and hasn't refused it so far.
+    Taken,
     Final(Status),
 }
 
@@ -61,6 +63,7 @@ impl Tracker {
         match (*progress, settled) {
             (Progress::Final(_), _) => {}
             (_, Settled::Written) => *progress = Progress::Written,
+            (_, Settled::Taken) => *progress = Progress::Taken,
             (_, Settled::Final(status)) => {
                 *progress = Progress::Final(status);
                 self.open -= 1;
@@ -82,6 +85,7 @@ impl Tracker {
             let status = match progress {
                 Progress::Final(status) => *status,
                 Progress::Waiting if past => Status::Expired,
+                Progress::Taken => Status::Delivered,
                 Progress::Waiting | Progress::Written => Status::Unconfirmed,
             };
             report.counts.add(status, 1);

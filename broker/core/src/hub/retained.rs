@@ -306,6 +306,7 @@ impl Shard {
             return Published::Done;
         }
         let publish = waits.map_or_else(PublishKey::default, |(key, request)| {
+            let key = self.origin(key);
             self.publishes.insert(WaitingPublish { key, request, awaited: others })
         });
         for peer in (0..self.backbone.shards()).filter(|&peer| peer != self.index) {
@@ -337,7 +338,7 @@ impl Shard {
         if waiting.awaited == 0
             && let Some(waiting) = self.publishes.remove(publish)
         {
-            self.reply(waiting.key, Reply::Done(waiting.request), now);
+            self.reply(self.current(waiting.key), Reply::Done(waiting.request), now);
         }
     }
 

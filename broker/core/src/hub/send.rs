@@ -21,7 +21,8 @@ use super::timers::Timer;
 /// Who waits to hear of a send.
 #[derive(Clone, Copy)]
 struct Waiter {
-    key: ConnectionKey,
+    /// The connection on which its session began.
+    origin: ConnectionKey,
     request: RequestId,
     receipt: ReceiptMode,
     /// It sent the same once more (S12).
@@ -304,7 +305,10 @@ impl Shard {
             return SendKey::default();
         }
         let receipt = options.receipt;
-        let waiter = waits.map(|(key, request)| Waiter { key, request, receipt, is_duplicate: false });
+        let waiter = waits.map(|(key, request)| {
+            let origin = self.origin(key);
+            Waiter { origin, request, receipt, is_duplicate: false }
+        });
         self.open_receipt(waiter);
         self.sends.insert(InFlight {
             waiter,
@@ -329,16 +333,19 @@ impl Shard {
         receipt: ReceiptMode,
         now: Instant,
     ) -> Result<(), Refusal> {
+        let origin = self.origin(key);
         let Some(in_flight) = self.sends.get_mut(send) else { return Ok(()) };
         let acknowledged = in_flight.acknowledged;
         if !acknowledged || receipt != ReceiptMode::None {
             if in_flight.joined.len() >= WAITERS {
-                in_flight.joined.retain(|waiter| self.clients.contains_key(waiter.key));
+                let (moved, clients) = (&self.moved, &self.clients);
+                let current = |waiter: &Waiter| *moved.get(&waiter.origin).unwrap_or(&waiter.origin);
+                in_flight.joined.retain(|waiter| clients.contains_key(current(waiter)));
             }
             if in_flight.joined.len() >= WAITERS {
                 return Err(Refusal::new(Reason::Busy, "too many repetitions of this send wait already"));
             }
-            let waiter = Waiter { key, request, receipt, is_duplicate: true };
+            let waiter = Waiter { origin, request, receipt, is_duplicate: true };
             in_flight.joined.push(waiter);
             self.open_receipt(Some(waiter));
         }
@@ -351,7 +358,7 @@ impl Shard {
     fn open_receipt(&mut self, waiter: Option<Waiter>) {
         if let Some(waiter) = waiter
             && waiter.receipt != ReceiptMode::None
-            && let Some(client) = self.clients.get_mut(waiter.key)
+            && let Some(client) = self.clients.get_mut(self.current(waiter.origin))
         {
             client.open_receipts += 1;
         }
@@ -464,7 +471,7 @@ impl Shard {
         if first_time {
             let joined = in_flight.joined.clone();
             for waiter in in_flight.waiter.into_iter().chain(joined) {
-                self.reply(waiter.key, Reply::Done(waiter.request), now);
+                self.reply(self.current(waiter.origin), Reply::Done(waiter.request), now);
             }
         }
         if !finished {
@@ -509,11 +516,12 @@ impl Shard {
         if waiter.receipt == ReceiptMode::None {
             return;
         }
-        match self.clients.get_mut(waiter.key) {
+        let key = self.current(waiter.origin);
+        match self.clients.get_mut(key) {
             Some(client) => client.open_receipts = client.open_receipts.saturating_sub(1),
             None => self.counters.receipts_abandoned += 1,
         }
-        self.reply(waiter.key, Reply::Receipt(Box::new(report)), now);
+        self.reply(key, Reply::Receipt(Box::new(report)), now);
     }
 }
 

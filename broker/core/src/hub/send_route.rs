@@ -219,7 +219,7 @@ impl Shard {
             (Target::Client(id), _) => {
                 let object = Object::Client(sender.as_str());
                 let online = self.by_identity.get(id.as_str()).and_then(|&key| {
-                    let client = self.clients.get(key).filter(|client| client.away.is_none())?;
+                    let client = self.clients.get(key).filter(|client| !client.is_absent())?;
                     Some((key, client.inbox?))
                 });
                 match online {
@@ -274,7 +274,7 @@ impl Shard {
     }
 
     fn judge_member(&self, key: ConnectionKey, member: Member, found: &mut Found) {
-        if self.clients.get(key).is_none_or(|client| client.away.is_some()) {
+        if self.clients.get(key).is_none_or(|client| client.is_absent()) {
             found.away += 1;
             found.miss(Status::Offline);
         } else if member.may_receive {

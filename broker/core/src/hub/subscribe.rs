@@ -42,7 +42,7 @@ impl Shard {
         now: Instant,
     ) {
         let pending = self.subscribes.insert(PendingSubscribe {
-            key,
+            key: self.origin(key),
             request,
             results: Vec::new(),
             awaited: 0,
@@ -371,9 +371,10 @@ impl Shard {
         if self.subscribes.get(pending).is_some_and(|subscribe| subscribe.awaited == 0)
             && let Some(subscribe) = self.subscribes.remove(pending)
         {
-            self.reply(subscribe.key, Reply::Subscribed(subscribe.request, subscribe.results), now);
+            let key = self.current(subscribe.key);
+            self.reply(key, Reply::Subscribed(subscribe.request, subscribe.results), now);
             for (filter, reception) in subscribe.replays {
-                self.begin_replay(subscribe.key, filter, reception, now);
+                self.begin_replay(key, filter, reception, now);
             }
         }
     }

@@ -44,6 +44,8 @@ pub struct Limits {
     pub offline_full: OfflineFull,
     /// Seconds for which any session is kept at most while its client is away; `u32::MAX` is for ever.
     pub session_expiry_max: u32,
+    /// Seconds for which a device's session can be resumed at most after its connection was lost; 0: not at all (S12).
+    pub device_resume: u32,
     /// Seconds of keep-alive that a client of MQTT 5 may have at most, and that one without gets; 0: as it says.
     pub keep_alive_max: u16,
     /// Retained messages.
@@ -90,6 +92,7 @@ impl Default for Limits {
             offline_bytes: 1024 * 1024,
             offline_full: OfflineFull::RefuseNewest,
             session_expiry_max: u32::MAX,
+            device_resume: 120,
             keep_alive_max: 0,
             retained_messages: 1_000_000,
             retained_bytes: 256 * 1024 * 1024,

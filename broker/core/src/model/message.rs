@@ -359,6 +359,8 @@ pub struct ReceiptSlot {
 pub enum Settled {
     /// It is written, and an acknowledgement is awaited.
     Written,
+    /// The device says that it is done with it; a refusal of it may still come.
+    Taken,
     /// Its final status.
     Final(Status),
 }

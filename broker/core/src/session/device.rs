@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! AwaitingHello --hello--> AwaitingHub --connected--> Connected --bye, timeout, error--> Closing
-//!                            |     ^
-//!                       challenge  proof
-//!                            v     |
+//!                            |     ^ ^                     |                               |
+//!                       challenge  | +-- adopted ---------Away <---- lost, silent ---------+
+//!                            v   proof
 //!                          AwaitingProof
 //! ```
 //!
@@ -14,13 +14,14 @@
 mod announce;
 mod inbound;
 mod outbound;
+mod resume;
 
 use std::collections::VecDeque;
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bugle_protocol::{Frame, MAX_BODY, NameKind, Reason, VERSION, Welcome, split};
+use bugle_protocol::{Frame, MAX_BODY, NameKind, Reason, Resume, VERSION, Welcome, split};
 
 use super::{SessionConfig, SessionCounters};
 use crate::model::{
@@ -41,6 +42,12 @@ const UNWINDOWED: usize = 1024;
 pub struct DeviceSession {
     config: Arc<SessionConfig>,
     phase: Phase,
+    /// What the device asked for, once it is in.
+    terms: Terms,
+    /// The session's number.
+    number: u64,
+    /// It can go on over another connection: frames are kept until they are acknowledged.
+    resumable: bool,
     /// A part of a frame, or frames that wait until the hub has answered the hello.
     kept: Vec<u8>,
     kept_at: usize,
@@ -57,6 +64,13 @@ pub struct DeviceSession {
     sent: u32,
     /// Of these, from `sent - unacknowledged.len()` on.
     unacknowledged: VecDeque<Sent>,
+    /// Their bytes, if the session can go on over another connection.
+    retained: VecDeque<u8>,
+    /// Who waits to hear of those before them that the device was done with when it resumed the session, until its
+    /// first acknowledgement.
+    presumed: VecDeque<Option<ReceiptSlot>>,
+    /// It is resumed, and what is retained from there on is to be sent again, behind what it is to be told.
+    resends: Option<(usize, Vec<u8>)>,
     /// How many of `unacknowledged` take window.
     in_window: usize,
     /// What was dropped.
@@ -78,7 +92,9 @@ enum Phase {
     AwaitingHello,
     AwaitingHub(Box<Asking>),
     AwaitingProof(Box<Asking>, Challenge),
-    Connected(Terms),
+    Connected,
+    /// Without a connection.
+    Away,
     Closing,
 }
 
@@ -88,14 +104,19 @@ struct Asking {
     identity: Identity,
     terms: Terms,
     will: Option<Will>,
+    /// Seconds.
+    session_expiry: u32,
+    /// The session that it would go on with, and where it stands.
+    resume: Option<Resume>,
 }
 
 /// What the device asked for in its hello.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Terms {
     keep_alive: u16,
     max_body: usize,
     window: usize,
+    names: u16,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,8 +125,26 @@ struct Received {
     done: bool,
 }
 
+/// A numbered frame to the device.
 #[derive(Clone, Copy, Debug)]
-enum Sent {
+struct Sent {
+    what: What,
+    /// How many of the retained bytes are its.
+    bytes: u32,
+}
+
+impl Sent {
+    /// Who waits to hear of it.
+    fn slot(self) -> Option<ReceiptSlot> {
+        match self.what {
+            What::Payload(slot) => slot,
+            What::Other => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
     /// A delivery or message, and who waits to hear of it.
     Payload(Option<ReceiptSlot>),
     /// A name, refusal or receipt.
@@ -125,6 +164,9 @@ impl DeviceSession {
         Self {
             config,
             phase: Phase::AwaitingHello,
+            terms: Terms::default(),
+            number: 0,
+            resumable: false,
             kept: Vec::new(),
             kept_at: 0,
             names: Vec::new(),
@@ -134,6 +176,9 @@ impl DeviceSession {
             announcer: Announcer::default(),
             sent: 0,
             unacknowledged: VecDeque::new(),
+            retained: VecDeque::new(),
+            presumed: VecDeque::new(),
+            resends: None,
             in_window: 0,
             counters: SessionCounters::default(),
             client_id: "".into(),
@@ -237,7 +282,9 @@ impl DeviceSession {
                     self.phase = Phase::AwaitingProof(asking, challenge);
                 }
             }
-            Reply::ConnectRefused(refusal) | Reply::Close(refusal) => self.end(refusal.reason, &refusal.text),
+            Reply::ConnectRefused(refusal) | Reply::Close(refusal) => {
+                self.close(refusal.reason, &refusal.text)
+            }
             Reply::Done(request) => self.finish(request.0),
             Reply::Refused(request, refusal) => self.refuse(request.0, &refusal),
             // All that a device sends is numbered.
@@ -256,19 +303,33 @@ impl DeviceSession {
 
     fn welcome(&mut self, connected: &Connected, now: Instant) {
         let Phase::AwaitingHub(asking) = mem::replace(&mut self.phase, Phase::Closing) else { return };
+        let resends = self.resends.take();
+        if resends.is_none() {
+            self.number = connected.session;
+        }
+        self.terms = asking.terms;
+        self.resumable = connected.session_expiry > 0;
         self.write_control(&Frame::Welcome(Welcome {
             version: VERSION,
-            resumed: false,
+            resumed: resends.is_some(),
             keep_alive: asking.terms.keep_alive,
             max_body: MAX_BODY as u16,
             window: WINDOW,
             names: NAMES,
-            session_expiry: 0,
-            session: connected.session,
-            received: 0,
+            session_expiry: connected.session_expiry,
+            session: self.number,
+            received: self.received,
             clock: now.as_millis(),
         }));
-        self.phase = Phase::Connected(asking.terms);
+        self.phase = Phase::Connected;
+        if let Some((from, notices)) = resends {
+            self.control.extend(notices);
+            // Refusals among them come before the acknowledgements that cover them.
+            self.control.extend(self.retained.iter().skip(from));
+            if !self.resumable {
+                self.give_up_resuming();
+            }
+        }
     }
 
     /// What became of a delivery.
@@ -293,8 +354,8 @@ impl DeviceSession {
             Phase::AwaitingHello | Phase::AwaitingProof(..) => {
                 Some(self.awaited + self.config.limits.connect_timeout)
             }
-            Phase::Connected(terms) if terms.keep_alive > 0 => {
-                Some(self.last_heard + u64::from(terms.keep_alive) * 1500)
+            Phase::Connected if self.terms.keep_alive > 0 => {
+                Some(self.last_heard + u64::from(self.terms.keep_alive) * 1500)
             }
             _ => None,
         }
@@ -304,7 +365,7 @@ impl DeviceSession {
     pub fn handle_time(&mut self, now: Instant) {
         if self.deadline().is_some_and(|deadline| deadline <= now) {
             match self.phase {
-                Phase::Connected(_) => {
+                Phase::Connected => {
                     self.bye(Reason::KeepAliveTimeout, "nothing was heard for one and a half keep-alives");
                 }
                 _ => self.bye(Reason::ProtocolError, "no hello or proof in time"),
@@ -317,13 +378,11 @@ impl DeviceSession {
         matches!(self.phase, Phase::Closing)
     }
 
-    /// The connection is gone.
+    /// The connection is gone; the session may go on without it.
     pub fn handle_closed(&mut self) {
         self.phase = Phase::Closing;
-        for sent in self.unacknowledged.drain(..) {
-            if let Sent::Payload(Some(slot)) = sent {
-                self.settled.push_back((slot, Settled::Final(bugle_protocol::Status::Unconfirmed)));
-            }
+        if !self.resumable {
+            self.end();
         }
     }
 
@@ -336,15 +395,18 @@ impl DeviceSession {
     fn bye(&mut self, reason: Reason, text: &str) {
         if !self.is_closing() {
             self.fault = Some(reason);
-            self.end(reason, text);
+            self.close(reason, text);
         }
     }
 
-    /// The last frame: why the connection ends.
-    fn end(&mut self, reason: Reason, text: &str) {
+    /// The last frame: why the connection ends, and mostly the session with it.
+    fn close(&mut self, reason: Reason, text: &str) {
         if !self.is_closing() {
             self.write_control(&Frame::Bye { reason, text });
             self.phase = Phase::Closing;
+            if !Self::outlives(reason) {
+                self.give_up_resuming();
+            }
         }
     }
 

@@ -39,6 +39,8 @@ pub struct SessionCounters {
     pub notices_dropped: u64,
     /// Acknowledgements of what was not on its way.
     pub acks_unknown: u64,
+    /// Device sessions that can't be resumed because too much would have to be sent again.
+    pub resumes_given_up: u64,
 }
 
 /// Which protocol a connection speaks, told by its first byte (DESIGN 4).
@@ -139,6 +141,41 @@ impl Session {
         }
     }
 
+    /// Whether it goes on when its connection is lost, as a device's may.
+    pub fn is_resumable(&self) -> bool {
+        match self {
+            Self::Mqtt(_) => false,
+            Self::Device(session) => session.is_resumable(),
+        }
+    }
+
+    /// Takes the whole session off its connection, if its device may go on with it over another one.
+    pub fn detach(&mut self, now: Instant) -> Option<Self> {
+        match self {
+            Self::Device(session) if session.is_resumable() => {
+                Some(Self::Device(Box::new(session.detach(now))))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a client with this session, which has connected anew, can go on with one that was
+    /// [detached](Self::detach) or kept. Of MQTT and between protocols that is settled elsewhere.
+    pub fn fits(&self, kept: &Self) -> bool {
+        match (self, kept) {
+            (Self::Device(session), Self::Device(kept)) => session.fits(kept),
+            _ => true,
+        }
+    }
+
+    /// Goes on with a session of the same protocol that [fits](Self::fits).
+    pub fn take_up(&mut self, kept: Self) {
+        match (self, kept) {
+            (Self::Device(session), Self::Device(kept)) => session.adopt(*kept),
+            (session, mut kept) => session.adopt(kept.take_kept()),
+        }
+    }
+
     /// Goes on with what was kept of an earlier connection of the same protocol.
     pub fn adopt(&mut self, kept: Option<KeptSession>) {
         if let (Self::Mqtt(session), Some(kept)) = (self, kept) {
@@ -155,11 +192,15 @@ impl Session {
         }
     }
 
-    /// Takes the publishes that the client hasn't acknowledged: its session ends, and they may go to others.
+    /// Takes the publishes that the client hasn't acknowledged: its session ends, and they may go to others. What can't
+    /// is settled.
     pub fn take_unacknowledged(&mut self) -> Vec<Delivery> {
         match self {
             Self::Mqtt(session) => session.take_unacknowledged(),
-            Self::Device(_) => Vec::new(),
+            Self::Device(session) => {
+                session.end();
+                Vec::new()
+            }
         }
     }
 
@@ -240,7 +281,7 @@ impl Session {
         either!(self, session => session.is_closing())
     }
 
-    /// The connection is gone: what was written and not acknowledged is settled.
+    /// The connection is gone: what was written and not acknowledged is settled, unless the session goes on.
     pub fn handle_closed(&mut self) {
         either!(self, session => session.handle_closed());
     }

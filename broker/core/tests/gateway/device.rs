@@ -5,14 +5,22 @@ use std::num::NonZeroU16;
 
 use bugle_core::model::{Mode, Reason};
 use bugle_protocol::{
-    Frame, Hello, Kind, MAX_BODY, NameKind, NameList, NameRef, Publish, RawFrame, Send, Target, VERSION,
-    WillFrame, auth, is_name, split,
+    Frame, Hello, Kind, MAX_BODY, NameKind, NameList, NameRef, Publish, RawFrame, Resume, Send, Target,
+    VERSION, Welcome, WillFrame, auth, is_name, split,
 };
 
 use super::{Framing, Heard, Options, Outcome, Receipt, Received, SendSpec, Ticket, Will};
 
 pub struct Device {
     id: String,
+    options: Options,
+    /// Its session, and the numbered frames that it sent in it.
+    session: Option<u64>,
+    frames: Vec<Vec<u8>>,
+    /// Let in: what is sent before waits for that.
+    online: bool,
+    /// The gateway's numbered frames.
+    received: u32,
     now: u64,
     inline: bool,
     acks: bool,
@@ -41,6 +49,10 @@ pub fn put(frame: &Frame<'_>, out: &mut Vec<u8>) {
 
 /// A hello, with the will's bytes.
 pub fn hello(id: &str, options: &Options, out: &mut Vec<u8>) {
+    hello_again(id, options, None, out);
+}
+
+fn hello_again(id: &str, options: &Options, resume: Option<Resume>, out: &mut Vec<u8>) {
     let mut will = Vec::new();
     match &options.will {
         Some(Will::Send(spec)) => {
@@ -59,9 +71,9 @@ pub fn hello(id: &str, options: &Options, out: &mut Vec<u8>) {
         max_body: options.longest,
         window: options.window,
         names: if options.inline { 0 } else { 64 },
-        session_expiry: 0,
+        session_expiry: options.session_expiry,
         client_id: id,
-        resume: None,
+        resume,
         will: will.map(|will| WillFrame::new(will.kind, will.body).unwrap()),
     };
     put(&Frame::Hello(hello), out);
@@ -107,6 +119,11 @@ impl Device {
             now: 0,
             inline: options.inline,
             acks: options.acks,
+            options,
+            session: None,
+            frames: Vec::new(),
+            online: false,
+            received: 0,
             sent: 0,
             acknowledged: 0,
             refused: BTreeMap::new(),
@@ -127,6 +144,17 @@ impl Framing for Device {
 
     fn go_astray(&mut self) {
         self.astray = true;
+    }
+
+    fn reconnect(&mut self, out: &mut Vec<u8>) {
+        self.online = false;
+        let resume = self.session.map(|session| Resume {
+            session,
+            received: self.received,
+            taken: self.received - self.unacknowledged,
+            acknowledged: self.acknowledged,
+        });
+        hello_again(&self.id, &self.options, resume, out);
     }
 
     fn join(&mut self, group: &str, out: &mut Vec<u8>) -> Ticket {
@@ -155,8 +183,7 @@ impl Framing for Device {
     fn send(&mut self, spec: &SendSpec, out: &mut Vec<u8>) -> Ticket {
         let mut body = Vec::new();
         with_send(spec, |name, kind| self.refer(name, kind, out), |send| put(&send, &mut body));
-        out.extend(body);
-        self.count()
+        self.put_frame(body, out)
     }
 
     fn ping(&mut self, out: &mut Vec<u8>) -> Ticket {
@@ -200,12 +227,13 @@ impl Device {
     fn handle_frame(&mut self, raw: &RawFrame<'_>, out: &mut Vec<u8>, heard: &mut Heard) {
         assert!(raw.body.len() <= MAX_BODY && heard.end.is_none(), "nothing comes after BYE");
         self.unacknowledged += u32::from(raw.kind.is_numbered());
+        self.received += u32::from(raw.kind.is_numbered());
         let name = |name: NameRef<'_>, names: &BTreeMap<u16, String>| match name {
             NameRef::Handle(handle) => names.get(&handle.get()).expect("announced before it is used").clone(),
             NameRef::Inline(text) => text.to_owned(),
         };
         match raw.decode().unwrap() {
-            Frame::Welcome(_) => heard.connected = true,
+            Frame::Welcome(welcome) => self.handle_welcome(&welcome, out, heard),
             Frame::Challenge { nonce } => {
                 let proof = auth::proof(self.id.as_bytes(), nonce, &self.id);
                 put(&Frame::Proof { proof: &proof }, out);
@@ -304,17 +332,39 @@ impl Device {
     }
 
     fn put_numbered(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Ticket {
-        put(frame, out);
-        self.count()
+        let mut bytes = Vec::new();
+        put(frame, &mut bytes);
+        self.put_frame(bytes, out)
     }
 
-    fn count(&mut self) -> Ticket {
+    fn put_frame(&mut self, bytes: Vec<u8>, out: &mut Vec<u8>) -> Ticket {
+        if self.online {
+            out.extend(&bytes);
+        }
+        self.frames.push(bytes);
         self.sent += 1;
         Ticket(self.sent - 1)
     }
 
+    fn handle_welcome(&mut self, welcome: &Welcome, out: &mut Vec<u8>, heard: &mut Heard) {
+        (heard.connected, heard.resumed) = (true, welcome.resumed);
+        if welcome.resumed {
+            assert_eq!(Some(welcome.session), self.session);
+            assert!(self.acknowledged <= welcome.received && welcome.received <= self.sent);
+        } else {
+            // Nothing is left, and what wasn't acknowledged stays so.
+            (self.sent, self.acknowledged, self.received, self.unacknowledged) = (0, 0, 0, 0);
+            (self.frames, self.announced, self.names) = Default::default();
+            (self.parts, self.refused) = Default::default();
+            self.session = (welcome.session_expiry > 0).then_some(welcome.session);
+            assert_eq!(welcome.received, 0);
+        }
+        self.frames[welcome.received as usize..].iter().for_each(|frame| out.extend(frame));
+        self.online = true;
+    }
+
     fn acknowledge(&mut self, out: &mut Vec<u8>) {
-        if self.unacknowledged > 0 {
+        if self.unacknowledged > 0 && self.online {
             put(&Frame::Ack { frames: std::mem::take(&mut self.unacknowledged) }, out);
         }
     }

@@ -94,6 +94,8 @@ pub struct Options {
     pub qos: u8,
     /// MQTT 5's No Local for them.
     pub no_local: bool,
+    /// Seconds for which a device's session is to be kept without a connection.
+    pub session_expiry: u32,
     /// What is left behind.
     pub will: Option<Will>,
 }
@@ -109,6 +111,7 @@ impl Default for Options {
             inbox: true,
             qos: 1,
             no_local: false,
+            session_expiry: 0,
             will: None,
         }
     }
@@ -204,6 +207,8 @@ pub struct Heard {
     pongs: usize,
     /// The connection is let in.
     connected: bool,
+    /// It goes on with the session of an earlier one.
+    resumed: bool,
     /// Why the gateway ended it, as far as the protocol can say.
     end: Option<String>,
     /// Every frame or packet in a few words.
@@ -216,6 +221,8 @@ trait Framing {
     fn handle_time(&mut self, now: u64);
     /// Bytes that it doesn't know are written for it.
     fn go_astray(&mut self) {}
+    /// The connection is lost, and another one begins.
+    fn reconnect(&mut self, out: &mut Vec<u8>);
     fn join(&mut self, group: &str, out: &mut Vec<u8>) -> Ticket;
     fn leave(&mut self, group: &str, out: &mut Vec<u8>) -> Ticket;
     fn subscribe(&mut self, filter: &str, qos: u8, out: &mut Vec<u8>) -> Ticket;
@@ -254,6 +261,8 @@ struct Client {
     wanted: bool,
     /// The gateway may have something to write.
     writable: bool,
+    /// How many bytes its connection still carries, to the gateway and from it, before it breaks.
+    fuse: Option<[usize; 2]>,
 }
 
 /// The gateway and its clients.
@@ -267,6 +276,8 @@ pub struct Gateway {
     /// What lies between shards, by sender and receiver.
     wires: BTreeMap<(u16, u16), VecDeque<PeerBatch>>,
     held: bool,
+    /// Connections that their clients have given up, and the gateway hasn't.
+    forsaken: Vec<(usize, ConnectionKey)>,
 }
 
 /// What may happen next.
@@ -310,6 +321,7 @@ impl Gateway {
             by_key: HashMap::new(),
             wires: BTreeMap::new(),
             held: false,
+            forsaken: Vec::new(),
         }
     }
 
@@ -416,8 +428,67 @@ impl Gateway {
             open: true,
             wanted: true,
             writable: false,
+            fuse: None,
         });
         Who(who)
+    }
+
+    /// A device connects again, after its connection was lost or before the gateway knows of that, and asks for its session.
+    /// Says whether it goes on with it.
+    pub fn reconnect(&mut self, who: Who) -> bool {
+        self.start_reconnect(who);
+        self.pump();
+        let heard = &self.clients[who.0].heard;
+        assert!(heard.connected, "{:?}", heard.end);
+        heard.resumed
+    }
+
+    pub fn start_reconnect(&mut self, who: Who) {
+        let now = self.now;
+        let client = &mut self.clients[who.0];
+        if client.open {
+            // The gateway holds it for alive until the new one takes over.
+            self.by_key.remove(&(client.shard, client.key));
+            self.forsaken.push((client.shard, client.key));
+        }
+        let mut out = Vec::new();
+        match &mut client.speaker {
+            Speaker::Framing(device) => {
+                device.handle_time(now.as_millis());
+                device.reconnect(&mut out);
+            }
+            _ => panic!("a device's affair"),
+        }
+        client.heard = Heard {
+            received: std::mem::take(&mut client.heard.received),
+            receipts: std::mem::take(&mut client.heard.receipts),
+            log: std::mem::take(&mut client.heard.log),
+            ..Heard::default()
+        };
+        client.key = self.shards[client.shard].open(Protocol::Device, now);
+        (client.to_gateway, client.from_gateway) = (out.into(), Vec::new());
+        (client.open, client.wanted, client.writable, client.fuse) = (true, true, false, None);
+        self.shards[client.shard].set_stalled(client.key, !client.reads);
+        self.by_key.insert((client.shard, client.key), who.0);
+    }
+
+    /// Lets the connection break after so many bytes to the gateway, or so many from it.
+    pub fn set_fuse(&mut self, who: Who, to_gateway: usize, from_gateway: usize) {
+        self.clients[who.0].fuse = Some([to_gateway, from_gateway]);
+    }
+
+    /// Closes connections that newer ones took over, with what the gateway said to them.
+    pub fn close_forsaken(&mut self) -> Vec<Vec<u8>> {
+        let now = self.now;
+        let mut said = Vec::new();
+        for (shard, key) in std::mem::take(&mut self.forsaken) {
+            let mut out = Vec::new();
+            while self.shards[shard].poll_transmit(key, &mut out, 16 * 1024, now) == Transmit::More {}
+            self.shards[shard].handle_closed(key, now);
+            said.push(out);
+        }
+        self.pump();
+        said
     }
 
     // -- what clients do ----------------------------------------------------------------------------------
@@ -578,6 +649,16 @@ impl Gateway {
         self.clients[who.0].heard.end.as_deref()
     }
 
+    /// Whether the client's connection goes on with the session of an earlier one.
+    pub fn is_resumed(&self, who: Who) -> bool {
+        self.clients[who.0].heard.resumed
+    }
+
+    /// Whether the client is let in.
+    pub fn is_connected(&self, who: Who) -> bool {
+        self.clients[who.0].open && self.clients[who.0].heard.connected
+    }
+
     pub fn is_open(&self, who: Who) -> bool {
         self.clients[who.0].open
     }
@@ -679,10 +760,19 @@ impl Gateway {
         let client = &mut self.clients[index];
         let there = client.to_gateway.len();
         let length = self.random.as_mut().map_or(there, |random| random.below(there) + 1);
+        let length = client.fuse.map_or(length, |[left, _]| length.min(left));
         let bytes: Vec<u8> = client.to_gateway.drain(..length).collect();
         let shard = &mut self.shards[client.shard];
-        shard.handle_bytes(client.key, &bytes, self.now);
+        if !bytes.is_empty() {
+            shard.handle_bytes(client.key, &bytes, self.now);
+        }
         client.wanted = shard.wants_bytes(client.key);
+        if let Some([left, _]) = &mut client.fuse {
+            *left -= length;
+            if *left == 0 {
+                self.cut(index);
+            }
+        }
     }
 
     /// The gateway writes to a client.
@@ -692,6 +782,11 @@ impl Gateway {
         let shard = &mut self.shards[client.shard];
         let transmit = shard.poll_transmit(client.key, &mut written, 16 * 1024, self.now);
         client.writable = transmit == Transmit::More;
+        let lasts = client.fuse.is_none_or(|[_, left]| left > written.len());
+        if let Some([_, left]) = &mut client.fuse {
+            written.truncate(*left);
+            *left -= written.len();
+        }
         client.from_gateway.append(&mut written);
         let (mut out, input, now) = (Vec::new(), &mut client.from_gateway, self.now.as_millis());
         match &mut client.speaker {
@@ -703,7 +798,9 @@ impl Gateway {
             Speaker::Nobody => {}
         }
         client.to_gateway.extend(out);
-        if transmit == Transmit::Close {
+        if !lasts {
+            self.cut(index);
+        } else if transmit == Transmit::Close {
             if client.heard.end.is_none() {
                 client.heard.end = Some(String::new());
             }

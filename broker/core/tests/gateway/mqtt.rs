@@ -102,7 +102,7 @@ impl Mqtt {
         let connect = Connect {
             version: self.version,
             client_id: &self.id,
-            clean_start: true,
+            clean_start: self.options.session_expiry == 0,
             keep_alive: self.options.keep_alive,
             // Where the gateway has secrets, the tests' secret is the id.
             username: Some(&self.id),

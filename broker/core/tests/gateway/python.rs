@@ -104,7 +104,7 @@ impl Python {
         let mut python = Self { client, now, outcomes: BTreeMap::new() };
         let mut asked = json!({
             "do": "connect", "id": id, "inline": options.inline, "acks": options.acks, "window": options.window,
-            "max_body": options.longest, "keep_alive": options.keep_alive,
+            "max_body": options.longest, "keep_alive": options.keep_alive, "session_expiry": options.session_expiry,
         });
         match &options.will {
             Some(Will::Send(spec)) => asked["send"] = send(spec),
@@ -130,10 +130,14 @@ impl Python {
         Ticket(answer["ticket"].as_u64().unwrap_or(0) as u32)
     }
 
+    fn note_connected(&mut self, resumed: bool, heard: &mut Heard) {
+        (heard.connected, heard.resumed) = (true, resumed);
+    }
+
     fn handle_event(&mut self, event: &Value, heard: &mut Heard) {
         let number = |value: &Value| value.as_u64().unwrap() as u32;
         match event[0].as_str().unwrap() {
-            "connected" => heard.connected = true,
+            "connected" => self.note_connected(event[1].as_bool().unwrap(), heard),
             "pong" => heard.pongs += 1,
             "end" => heard.end = text(&event[1]),
             "outcome" => {
@@ -181,6 +185,11 @@ impl Python {
 impl Framing for Python {
     fn handle_time(&mut self, now: u64) {
         self.now = now;
+    }
+
+    fn reconnect(&mut self, out: &mut Vec<u8>) {
+        let mut heard = Heard::default();
+        self.ask(json!({"do": "reconnect"}), out, Some(&mut heard));
     }
 
     fn join(&mut self, group: &str, out: &mut Vec<u8>) -> Ticket {

@@ -6,6 +6,7 @@ mod once;
 mod order;
 mod rate;
 mod receipts;
+mod resume;
 mod rules;
 mod topics;
 
@@ -58,6 +59,19 @@ pub const STORIES: &[(&str, Story)] = &[
     ("S12 an outcome that wasn't heard can be asked for again", once::s12_unheard),
     ("S12 only accepted sends are remembered", once::s12_refused),
     ("S12 ids are bounded", once::s12_bounds),
+    ("S12 a device goes on after its connection was lost", resume::s12_goes_on),
+    ("S12 a device's connection may break at any byte of a delivery", resume::s12_cut_deliveries),
+    ("S12 and at any byte of a send", resume::s12_cut_sends),
+    ("S12 what a device holds isn't sent again", resume::s12_held),
+    ("S12 refusals and receipts that were lost come again", resume::s12_outcomes),
+    ("S12 a device goes on before the gateway knows that its connection is lost", resume::s12_takeover),
+    ("S12 a request that is in the gateway's hands is answered in the resumed session", resume::s12_in_hand),
+    ("S12 what waits for a device that may come back is bounded, and expires", resume::s12_waits),
+    ("S12 a session that isn't resumed in time ends", resume::s12_expires),
+    ("S12 a goodbye ends the session", resume::s12_goodbye),
+    ("S12 a gateway that resumes nothing says so", resume::s12_not_granted),
+    ("S12 the will is about the connection", resume::s12_will),
+    ("S1 membership and what waits for a device go to another protocol", resume::s1_protocol),
     ("S16 urgent overtakes in the mailbox", order::s16_mailbox),
     ("S16 urgent overtakes between shards", order::s16_between_shards),
     ("S16 urgent overtakes what is parked", rate::s16_parked),

@@ -23,6 +23,11 @@ impl Announcer {
         Self { size: usize::from(size).min(MOST), ..Self::default() }
     }
 
+    /// The device's table is larger now.
+    pub(super) fn grow(&mut self, size: u16) {
+        self.size = self.size.max(usize::from(size).min(MOST));
+    }
+
     /// How to refer to `name`, and whether it has to be announced first. Names that don't fit a device's slot
     /// stay inline. The least recently used one is evicted.
     pub(super) fn refer<'a>(&mut self, kind: NameKind, name: &'a str) -> (NameRef<'a>, Option<u16>) {

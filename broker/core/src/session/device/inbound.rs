@@ -11,7 +11,7 @@ use bugle_protocol::{
 };
 
 use super::{
-    Announcer, Asking, DeviceSession, NAMES, Phase, Received, Sent, Terms, UNWINDOWED, WINDOW, refusal,
+    Announcer, Asking, DeviceSession, NAMES, Phase, Received, Sent, Terms, UNWINDOWED, WINDOW, What, refusal,
 };
 use crate::model::{
     Addressed, ClientId, Command, ConnectRequest, Credential, Filter, GroupName, Identity, Instant,
@@ -26,9 +26,9 @@ impl DeviceSession {
             Phase::AwaitingHello | Phase::AwaitingProof(..) if raw.kind.is_optional() => None,
             Phase::AwaitingHello => self.handle_hello(raw),
             Phase::AwaitingProof(..) => self.handle_proof(raw),
-            Phase::Connected(_) if raw.kind.is_numbered() => self.handle_numbered(raw),
-            Phase::Connected(_) => self.handle_control(raw, now),
-            Phase::AwaitingHub(_) | Phase::Closing => None,
+            Phase::Connected if raw.kind.is_numbered() => self.handle_numbered(raw),
+            Phase::Connected => self.handle_control(raw, now),
+            Phase::AwaitingHub(_) | Phase::Away | Phase::Closing => None,
         }
     }
 
@@ -89,8 +89,15 @@ impl DeviceSession {
             keep_alive: hello.keep_alive,
             max_body: hello.max_body.into(),
             window: hello.window.into(),
+            names: hello.names,
         };
-        Ok(Asking { identity: Identity::new(hello.client_id), terms, will: will.transpose()? })
+        Ok(Asking {
+            identity: Identity::new(hello.client_id),
+            terms,
+            will: will.transpose()?,
+            session_expiry: hello.session_expiry.min(self.config.limits.device_resume),
+            resume: hello.resume,
+        })
     }
 
     fn ask(&mut self, asking: Box<Asking>, credential: Credential) -> Command<'static> {
@@ -101,7 +108,7 @@ impl DeviceSession {
             inbox: Some(Reception::DEVICE),
             // What another protocol left is kept (S1).
             clean_start: false,
-            session_expiry: 0,
+            session_expiry: asking.session_expiry,
             will_delay: 0,
         };
         self.phase = Phase::AwaitingHub(asking);
@@ -132,6 +139,8 @@ impl DeviceSession {
             Ok(Frame::Ack { frames }) => self.handle_ack(frames),
             Ok(Frame::Bye { reason, .. }) => {
                 self.phase = Phase::Closing;
+                // It is through with the session, whatever its reason.
+                self.give_up_resuming();
                 return Some(Command::Disconnect {
                     with_will: reason != Reason::Normal,
                     session_expiry: None,
@@ -152,27 +161,34 @@ impl DeviceSession {
         if frames as usize > self.unacknowledged.len() {
             return self.bye(Reason::ProtocolError, "an ack of more frames than are outstanding");
         }
-        for sent in self.unacknowledged.drain(..frames as usize) {
-            if let Sent::Payload(slot) = sent {
-                self.in_window -= 1;
-                self.settled.extend(slot.map(|slot| (slot, Settled::Final(Status::Delivered))));
-            }
+        let presumed = std::mem::take(&mut self.presumed).into_iter().flatten();
+        self.settled.extend(presumed.map(|slot| (slot, Settled::Final(Status::Delivered))));
+        for _ in 0..frames {
+            let slot = self.forget_oldest().and_then(Sent::slot);
+            self.settled.extend(slot.map(|slot| (slot, Settled::Final(Status::Delivered))));
         }
     }
 
     /// The device refused one of the gateway's frames: who waits for a delivery hears of it, and the frame
     /// stays in the window until its ack.
     fn handle_refused(&mut self, number: u16, reason: Reason) {
-        let first = self.sent.wrapping_sub(self.unacknowledged.len() as u32) as u16;
-        let Some(sent) = self.unacknowledged.get_mut(usize::from(number.wrapping_sub(first))) else { return };
-        if let Sent::Payload(slot) = sent {
-            let status = match reason {
-                Reason::Expired => Status::Expired,
-                Reason::NotAuthorized => Status::Denied,
-                _ => Status::Overflow,
-            };
-            self.settled.extend(slot.take().map(|slot| (slot, Settled::Final(status))));
-        }
+        let presumed = self.presumed.len();
+        let first = self.sent.wrapping_sub((self.unacknowledged.len() + presumed) as u32) as u16;
+        let at = usize::from(number.wrapping_sub(first));
+        let slot = match (self.presumed.get_mut(at), at.checked_sub(presumed)) {
+            (Some(slot), _) => slot,
+            (None, Some(at)) => match self.unacknowledged.get_mut(at) {
+                Some(Sent { what: What::Payload(slot), .. }) => slot,
+                _ => return,
+            },
+            (None, None) => return,
+        };
+        let status = match reason {
+            Reason::Expired => Status::Expired,
+            Reason::NotAuthorized => Status::Denied,
+            _ => Status::Overflow,
+        };
+        self.settled.extend(slot.take().map(|slot| (slot, Settled::Final(status))));
     }
 
     fn handle_numbered<'i>(&mut self, raw: RawFrame<'i>) -> Option<Command<'i>> {

@@ -5,7 +5,7 @@ use bugle_protocol::{
     ReceiptEntry, Status,
 };
 
-use super::{DeviceSession, Phase, Sent, UNWINDOWED};
+use super::{DeviceSession, Phase, Sent, UNWINDOWED, What};
 use crate::model::{
     Delivery, Filter, Instant, MessageView, OriginView, QoS, Reason, ReceiptReport, ReceiptSlot, Reception,
     Refusal, Settled,
@@ -38,14 +38,17 @@ impl DeviceSession {
 
     /// A membership or subscription that ended without having been asked to.
     pub(super) fn write_ended(&mut self, filter: &Filter, refusal: &Refusal) {
-        let Phase::Connected(terms) = &self.phase else { return };
+        // One that is away is told when it is back.
+        if !matches!(self.phase, Phase::Connected | Phase::Away) {
+            return;
+        }
         match filter {
             Filter::Group(group) => {
                 self.write_control(&Frame::Error { reason: Reason::Kicked, text: group.as_str() });
             }
             Filter::Topic(filter) => {
                 let text = format!("{filter}: {}", refusal.text);
-                let mut end = text.len().min(terms.max_body - 1);
+                let mut end = text.len().min(self.terms.max_body - 1);
                 while !text.is_char_boundary(end) {
                     end -= 1;
                 }
@@ -58,7 +61,9 @@ impl DeviceSession {
 
     /// Whether the device's window has room for a delivery.
     pub fn has_room(&self) -> bool {
-        matches!(&self.phase, Phase::Connected(terms) if self.in_window < terms.window)
+        matches!(self.phase, Phase::Connected)
+            && self.in_window < self.terms.window
+            && self.retained.len() < self.config.limits.mailbox_bytes
     }
 
     /// Writes a delivery, after the names that it needs.
@@ -79,8 +84,10 @@ impl DeviceSession {
     ) {
         // Numbers are given in the order of writing, and what waits has its numbers already.
         out.append(&mut self.control);
-        let Phase::Connected(terms) = &self.phase else { return };
-        let max_body = terms.max_body;
+        if !matches!(self.phase, Phase::Connected) {
+            return;
+        }
+        let max_body = self.terms.max_body;
         // The longest possible way to write the names decides, so that no name is announced in vain.
         const HEADER: usize = 16;
         let names = match message.origin {
@@ -105,26 +112,17 @@ impl DeviceSession {
                     (now + ahead).as_millis() as u32
                 });
                 let urgent = message.urgent;
-                append(
-                    &Frame::Delivery(DeliveryFrame { mode, urgent, group, sender, deadline, payload }),
-                    out,
-                );
+                let frame = DeliveryFrame { mode, urgent, group, sender, deadline, payload };
+                self.append_numbered(&Frame::Delivery(frame), What::Payload(slot), out);
             }
             OriginView::Topic { topic, retain } => {
                 let at_least_once = message.qos.min(reception.qos) != QoS::AtMostOnce;
                 let topic = self.name(NameKind::Topic, topic, out);
-                append(
-                    &Frame::Message(MessageFrame {
-                        at_least_once,
-                        retained: retain && reception.retain_as_published,
-                        topic,
-                        payload,
-                    }),
-                    out,
-                );
+                let retained = retain && reception.retain_as_published;
+                let frame = MessageFrame { at_least_once, retained, topic, payload };
+                self.append_numbered(&Frame::Message(frame), What::Payload(slot), out);
             }
         }
-        self.count_sent(Sent::Payload(slot));
         self.in_window += 1;
         self.settled.extend(slot.map(|slot| (slot, Settled::Written)));
     }
@@ -132,15 +130,27 @@ impl DeviceSession {
     fn name<'a>(&mut self, kind: NameKind, name: &'a str, out: &mut Vec<u8>) -> NameRef<'a> {
         let (reference, announce) = self.announcer.refer(kind, name);
         if let Some(handle) = announce {
-            append(&Frame::Name { handle, kind, name }, out);
-            self.count_sent(Sent::Other);
+            self.append_numbered(&Frame::Name { handle, kind, name }, What::Other, out);
         }
         reference
     }
 
-    fn count_sent(&mut self, sent: Sent) {
+    /// Appends a numbered frame, and keeps it if it may have to be sent again.
+    fn append_numbered(&mut self, frame: &Frame<'_>, what: What, out: &mut Vec<u8>) {
+        let start = out.len();
+        append(frame, out);
+        let mut bytes = 0;
+        if self.keeps_frames() {
+            bytes = (out.len() - start) as u32;
+            self.retained.extend(out.get(start..).unwrap_or_default());
+        }
         self.sent = self.sent.wrapping_add(1);
-        self.unacknowledged.push_back(sent);
+        self.unacknowledged.push_back(Sent { what, bytes });
+        if self.retained.len() > self.config.limits.mailbox_bytes.saturating_mul(2) {
+            // Deliveries wait before it comes to that; outcomes that the device doesn't take note of can't.
+            self.give_up_resuming();
+            self.counters.resumes_given_up += 1;
+        }
         if self.unacknowledged.len() > UNWINDOWED + usize::from(u16::MAX) {
             self.bye(Reason::WindowExceeded, "too many frames that the device doesn't acknowledge");
         }
@@ -166,9 +176,19 @@ impl DeviceSession {
             retry_after,
             text: self.fitting(&refusal.text),
         };
-        append(&frame, &mut self.control);
-        self.count_sent(Sent::Other);
+        self.write_numbered(&frame);
         self.finish(number);
+    }
+
+    /// Writes a refusal or receipt; without a connection it is only kept, to be written when the device is back.
+    fn write_numbered(&mut self, frame: &Frame<'_>) {
+        let mut control = std::mem::take(&mut self.control);
+        let length = control.len();
+        self.append_numbered(frame, What::Other, &mut control);
+        if !matches!(self.phase, Phase::Connected) {
+            control.truncate(length);
+        }
+        self.control = control;
     }
 
     /// As much of a text for people as surely fits the device's limit.
@@ -182,9 +202,11 @@ impl DeviceSession {
 
     /// A receipt, in parts that fit the device (S8).
     pub(super) fn write_receipt(&mut self, report: &ReceiptReport) {
-        let Phase::Connected(terms) = &self.phase else { return };
+        if !matches!(self.phase, Phase::Connected) && !self.is_resumable() {
+            return;
+        }
         const HEADER: usize = 64;
-        let room = terms.max_body.min(RECEIPT_BODY) - HEADER;
+        let room = self.terms.max_body.min(RECEIPT_BODY) - HEADER;
         let mut entries = Vec::new();
         let mut parts = Vec::new();
         let mut used = 0;
@@ -208,8 +230,7 @@ impl DeviceSession {
                 counts: report.counts,
                 entries: ReceiptEntries::new(part),
             };
-            append(&Frame::Receipt(receipt), &mut self.control);
-            self.count_sent(Sent::Other);
+            self.write_numbered(&Frame::Receipt(receipt));
         }
     }
 }
