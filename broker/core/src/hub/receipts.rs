@@ -85,8 +85,8 @@ impl Tracker {
             let status = match progress {
                 Progress::Final(status) => *status,
                 Progress::Waiting if past => Status::Expired,
-                Progress::Taken => Status::Delivered,
-                Progress::Waiting | Progress::Written => Status::Unconfirmed,
+                // The device may have dropped it as late, and not have said so yet.
+                Progress::Waiting | Progress::Written | Progress::Taken => Status::Unconfirmed,
             };
             report.counts.add(status, 1);
             if self.receipt == ReceiptMode::Each && (name_all || status != Status::Delivered) {

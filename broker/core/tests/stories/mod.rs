@@ -63,6 +63,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("S12 a device's connection may break at any byte of a delivery", resume::s12_cut_deliveries),
     ("S12 and at any byte of a send", resume::s12_cut_sends),
     ("S12 what a device holds isn't sent again", resume::s12_held),
+    ("S8 what a device has taken but not acknowledged isn't DELIVERED", resume::s8_taken_isnt_delivered),
     ("S12 refusals and receipts that were lost come again", resume::s12_outcomes),
     ("S12 a device goes on before the gateway knows that its connection is lost", resume::s12_takeover),
     ("S12 a request that is in the gateway's hands is answered in the resumed session", resume::s12_in_hand),

@@ -353,3 +353,25 @@ pub fn s1_protocol(run: Run) {
     assert_eq!(stage.gateway.receipts(r), [], "nor hears of what the device asked");
     assert!(!stage.gateway.reconnect(mute), "its packets' state is gone");
 }
+
+/// What a device has taken, as its hello says, was reported as DELIVERED when the receipt closed, though the device may
+/// have dropped it as late and be about to say so.
+pub fn s8_taken_isnt_delivered(run: Run) {
+    if !is_framing(run.to) {
+        return;
+    }
+    for (line, wait) in [("g/g?receipt=each", 10_000), ("g/g?receipt=each&ttl=500", 500)] {
+        let mut stage = Stage::open(run);
+        let app = stage.app();
+        let r = device(&mut stage, "r1");
+        // Its acknowledgement is lost.
+        stage.gateway.set_fuse(r, 0, usize::MAX);
+        stage.accepted(app, line, "on");
+        stage.gateway.lose(r);
+        assert!(stage.gateway.reconnect(r));
+        assert_eq!(stage.gateway.texts(r), ["on"]);
+        assert_eq!(stage.gateway.receipts(app), []);
+        stage.gateway.advance(wait);
+        assert_eq!(stage.gateway.receipt(app).line(), "r1=UNCONFIRMED");
+    }
+}
