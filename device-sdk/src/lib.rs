@@ -68,7 +68,8 @@
 //! # Features
 //!
 //! `defmt`: `defmt::Format` on public types, and log lines through defmt. `log`: log lines through the log
-//! crate. `tls`: TLS 1.3 to the gateway, over any socket. None is on by default.
+//! crate. `tls`: TLS 1.3 to the gateway, over any socket. `flash-outbox`: messages that survive a power cut.
+//! None is on by default.
 //!
 //! Those who bring their own loop, or want virtual time, use [`session::Session`], which is all of it without
 //! IO.
@@ -83,6 +84,8 @@ extern crate std;
 mod notice;
 mod client;
 mod config;
+#[cfg(feature = "flash-outbox")]
+pub mod flash_outbox;
 mod runner;
 pub mod session;
 mod signal;

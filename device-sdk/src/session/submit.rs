@@ -52,7 +52,7 @@ pub enum Request<'r> {
 
 impl Request<'_> {
     /// What can be refused without asking the gateway.
-    fn check(&self) -> Result<(), SendError> {
+    pub(crate) fn check(&self) -> Result<(), SendError> {
         let name = |name: &str| if is_name(name) { Ok(()) } else { Err(SendError::BadName) };
         match *self {
             Self::Send { target, payload, options } => {
