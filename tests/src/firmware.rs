@@ -108,6 +108,14 @@ impl Firmware {
         firmware
     }
 
+    /// The image with an outbox in flash, connected.
+    pub async fn outbox(gateway: &impl Listens, id: &str, settings: &[&str]) -> Self {
+        let mut firmware = Self::boot(gateway, Core::M3, "outbox", id, settings).await;
+        firmware.line("ready").await;
+        firmware.line("connected").await;
+        firmware
+    }
+
     /// The next line of its log with `part` in it; those before it are passed over.
     #[track_caller]
     pub fn line(&mut self, part: &str) -> impl Future<Output = String> {
@@ -165,6 +173,11 @@ impl Firmware {
     /// Pulls its network cable out, or puts it in.
     pub async fn set_link(&mut self, is_up: bool) {
         self.order("set_link", serde_json::json!({"name": "net0", "up": is_up})).await;
+    }
+
+    /// Resets it. Its memory keeps what start-up code doesn't write.
+    pub async fn reset(&mut self) {
+        self.order("system_reset", serde_json::json!({})).await;
     }
 
     /// Waits for its end, and gives the exit code.

@@ -5,6 +5,8 @@
 #![no_std]
 
 mod executor;
+#[cfg(feature = "outbox")]
+mod flash;
 mod interrupts;
 #[cfg(feature = "log")]
 mod log;
@@ -21,6 +23,8 @@ mod time;
 mod tls;
 
 pub use executor::run;
+#[cfg(feature = "outbox")]
+pub use flash::{Flash, OutOfBounds};
 pub use network::{Network, Sockets, start_network};
 pub use parts::{Led, SerialButton, Thermometer};
 pub use serial::Serial;

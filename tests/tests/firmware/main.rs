@@ -7,5 +7,6 @@ mod lamp;
 mod limits;
 mod modes;
 mod names;
+mod power;
 mod restart;
 mod tls;
