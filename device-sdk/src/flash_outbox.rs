@@ -19,7 +19,7 @@
 //! use embedded_storage_async::nor_flash::MultiwriteNorFlash;
 //!
 //! async fn report<F: MultiwriteNorFlash>(client: Client<'_, NoopRawMutex>, flash: F, mut delay: impl DelayNs) {
-//!     let mut buffer = [0; 512]; // For messages of 245 bytes with their names.
+//!     let mut buffer = [0; 512]; // For frames, payload and names, of up to 247 bytes.
 //!     let Ok(outbox) = FlashOutbox::<NoopRawMutex, _>::open(flash, 0x1F_0000..0x1F_8000, &mut buffer).await else {
 //!         return; // Corrupt: FlashOutbox::erase, or ask somebody.
 //!     };
@@ -141,8 +141,8 @@ pub enum Next {
 
 /// Messages in flash, sent one after another. Shared by reference: several tasks may push while one runs it.
 ///
-/// Awaits in it end with the flash's own, but for [`run`](Self::run). None of them is cancelled in the middle of a word: a
-/// driver's write or erase that must not be dropped half way has to see to that itself.
+/// Awaits in it end with the flash's own, but for [`run`](Self::run). Dropping one drops the driver's read, write or erase that is under
+/// way: whether the flash may be used at once after that is the driver's to say. What it leaves half done is as after a power cut.
 pub struct FlashOutbox<'a, M: RawMutex, F> {
     store: Mutex<M, Store<'a, F>>,
     sending: Mutex<M, &'a mut [u8]>,
