@@ -139,12 +139,12 @@ impl Shard {
         }
         let peers = self.subscribed_peers(topic).into();
         let has_shares = self.has_shares(topic);
-        Ok(Route { has_shares, ..self.route_to(topic, peers) })
+        Ok(Route { has_shares, ..self.route_to(topic, Some(key), peers) })
     }
 
-    /// The way to the subscribers here, and to these peers.
-    fn route_to(&mut self, topic: &str, peers: Box<[ShardIndex]>) -> Route {
-        let subscribers = self.subscribers(topic);
+    /// The way to the subscribers here, and to these peers, for a publisher here, if it is.
+    fn route_to(&mut self, topic: &str, own: Option<ConnectionKey>, peers: Box<[ShardIndex]>) -> Route {
+        let subscribers = self.subscribers(topic, own);
         let several = !std::mem::take(&mut self.several).is_empty();
         let few = (subscribers.len() <= FEW && !several).then(|| subscribers.as_slice().into());
         self.keep_room(subscribers);
@@ -177,7 +177,7 @@ impl Shard {
         Ok(published)
     }
 
-    /// Gives a message to these clients, but not to its publisher where that wants none of its own.
+    /// Gives a message to these clients.
     pub(super) fn post_to(
         &mut self,
         posting: &mut Posting<'_>,
@@ -188,9 +188,6 @@ impl Shard {
         let is_shared = recipients.len() > 1;
         let are_few = recipients.len() <= FEW;
         for (key, reception) in recipients {
-            if reception.no_local && matches!(posting.publisher, Publisher::Here(own) if own == *key) {
-                continue;
-            }
             if are_few {
                 self.hand_over(posting, *key, reception, is_shared, now);
             } else {
@@ -257,7 +254,7 @@ impl Shard {
         let OriginView::Topic { topic, .. } = view.origin else { return };
         let route = match self.peer_route.take() {
             Some(route) if self.is_current(&route, topic) => route,
-            _ => Box::new(self.route_to(topic, Box::default())),
+            _ => Box::new(self.route_to(topic, None, Box::default())),
         };
         let mut posting = Posting { view, publisher: Publisher::Elsewhere(publisher), outgoing: None };
         match &route.subscribers {
@@ -325,37 +322,31 @@ impl Shard {
     /// Gives a message to its subscribers here, once to each however many of its filters match.
     fn post(&mut self, posting: &mut Posting<'_>, now: Instant) {
         let OriginView::Topic { topic, .. } = posting.view.origin else { return };
-        let mut subscribers = self.subscribers(topic);
-        if subscribers.iter().any(|(_, reception)| reception.no_local) {
-            let own = match posting.publisher {
-                Publisher::Here(key) => Some(key),
-                Publisher::Known(identity) => self.by_identity.get(identity).copied(),
-                Publisher::Elsewhere(_) | Publisher::InSignal => None,
-            };
-            subscribers.retain(|(key, reception)| !(reception.no_local && own == Some(*key)));
-        }
+        let own = match posting.publisher {
+            Publisher::Here(key) => Some(key),
+            Publisher::Known(identity) => self.by_identity.get(identity).copied(),
+            Publisher::Elsewhere(_) | Publisher::InSignal => None,
+        };
+        let subscribers = self.subscribers(topic, own);
         self.post_to(posting, &subscribers, now);
         self.keep_room(subscribers);
         for (key, reception, subscriptions) in std::mem::take(&mut self.several) {
-            let is_own = reception.no_local
-                && match posting.publisher {
-                    Publisher::Here(own) => own == key,
-                    Publisher::Known(identity) => self.by_identity.get(identity) == Some(&key),
-                    Publisher::Elsewhere(_) | Publisher::InSignal => false,
-                };
-            if !is_own {
-                let message = Message::clone(&self.outgoing(posting).message);
-                let properties = with_subscriptions(&message.properties, &subscriptions);
-                let outgoing = Outgoing::new(Arc::new(Message { properties, ..message }));
-                self.queue(&mut Posting { outgoing: Some(outgoing), ..*posting }, key, reception, now);
-            }
+            let message = Message::clone(&self.outgoing(posting).message);
+            let properties = with_subscriptions(&message.properties, &subscriptions);
+            let outgoing = Outgoing::new(Arc::new(Message { properties, ..message }));
+            self.queue(&mut Posting { outgoing: Some(outgoing), ..*posting }, key, reception, now);
         }
     }
 
-    /// The subscribers of a topic here, each once. [`keep_room`](Self::keep_room) takes the list back.
-    fn subscribers(&mut self, topic: &str) -> Vec<(ConnectionKey, Reception)> {
+    /// The subscribers of a topic here, each once; not the publisher `own` by its subscriptions that want nothing of its own
+    /// [MQTT-3.8.3-3]. [`keep_room`](Self::keep_room) takes the list back.
+    fn subscribers(&mut self, topic: &str, own: Option<ConnectionKey>) -> Vec<(ConnectionKey, Reception)> {
         let mut subscribers = std::mem::take(&mut self.subscribers);
-        self.topics.for_each_match(topic, &mut |&key, &reception| subscribers.push((key, reception)));
+        self.topics.for_each_match(topic, &mut |&key, &reception| {
+            if !(reception.no_local && own == Some(key)) {
+                subscribers.push((key, reception));
+            }
+        });
         if subscribers.len() > 1 {
             self.unite(&mut subscribers);
         }
@@ -386,7 +377,6 @@ impl Shard {
             for (key, reception) in subscribers.drain(..) {
                 let (kept, subscriptions) = united.entry(key).or_insert((reception, Vec::new()));
                 kept.qos = kept.qos.max(reception.qos);
-                kept.no_local &= reception.no_local;
                 kept.retain_as_published |= reception.retain_as_published;
                 kept.subscription = kept.subscription.or(reception.subscription);
                 subscriptions.extend(reception.subscription);

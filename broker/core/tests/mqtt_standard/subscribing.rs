@@ -265,6 +265,22 @@ fn no_local_is_about_the_client() {
     });
 }
 
+/// [MQTT-3.8.3-3] [MQTT-3.3.4-2]: a subscription with No Local doesn't match what is the client's own, and so has no part in the
+/// QoS of another that does. The own message came with QoS 2, and with the identifier of the subscription that didn't want it.
+#[test]
+fn a_subscription_without_the_own_messages_lent_them_its_qos() {
+    each(&[V5], |mut broker, version| {
+        let mut peer = broker.fresh(version, "peer");
+        let mut other = broker.fresh(version, "other");
+        let options = SubscriptionOptions { no_local: true, ..SubscriptionOptions::new(qos(2)) };
+        broker.subscribe_as(&mut peer, "+", options, &[Property::SubscriptionIdentifier(7)]);
+        broker.subscribe_as(&mut peer, "a", SubscriptionOptions::new(qos(0)), &[]);
+        assert_eq!(broker.publish(&mut peer, 1, 1, "a", "own"), ["PUBLISH q0 a own", "PUBACK 1 00"]);
+        broker.publish(&mut other, 1, 1, "a", "other's");
+        assert_eq!(broker.heard(&mut peer), ["PUBLISH q1 #1 a other's {SubscriptionIdentifier(7)}"]);
+    });
+}
+
 /// 3.1.1 [MQTT-3.9.3-2]: the only code of a refusal, also where version 5 has another.
 #[test]
 fn before_version_5_a_refusal_is_0x80() {
