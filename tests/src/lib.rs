@@ -14,6 +14,7 @@ mod browser;
 mod built;
 mod certificates;
 mod device;
+pub mod differential;
 mod firmware;
 mod foreign;
 mod gateway;

@@ -1,7 +1,5 @@
 //! How two brokers' answers to one step differ, and what that is called.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 
 use super::side::{Heard, in_order};
@@ -20,12 +18,7 @@ pub struct Difference {
 impl Difference {
     /// None where they say the same. `late` has messages that Bugle has delivered and Mosquitto hasn't yet: those it
     /// delivers now are taken out.
-    pub fn between(
-        to: &'static str,
-        bugle: Heard,
-        mosquitto: Heard,
-        late: &mut Vec<String>,
-    ) -> Option<Self> {
+    pub fn between(to: &'static str, bugle: Heard, mosquitto: Heard, late: &mut Vec<String>) -> Option<Self> {
         let texts = |heard: Heard| in_order(heard).into_iter().map(|line| line.text).collect::<Vec<_>>();
         let (bugle, mut mosquitto) = (texts(bugle), texts(mosquitto));
         if bugle == mosquitto {
@@ -42,6 +35,13 @@ impl Difference {
                 None
             })
             .collect();
+        // A second copy of what both have delivered.
+        for line in only_bugle.iter_mut().chain(&mut mosquitto) {
+            let (message, _) = message_of(line);
+            if !message.is_empty() && in_both.iter().any(|other| message_of(other).0 == message) {
+                *line = format!("COPY {line}");
+            }
+        }
         let so_many = mosquitto.len();
         mosquitto.retain(|text| match late.iter().position(|other| other == text) {
             Some(at) => {
@@ -57,6 +57,16 @@ impl Difference {
         let difference = Self { to, bugle: only_bugle, mosquitto };
         (!difference.bugle.is_empty() || !difference.mosquitto.is_empty()).then_some(difference)
     }
+}
+
+/// Topic and payload of a delivery's line, and what else it has; of another line, nothing.
+fn message_of(line: &str) -> (&str, &str) {
+    let Some((_qos, rest)) = line.strip_prefix("PUBLISH ").and_then(|rest| rest.split_once(' ')) else {
+        return ("", "");
+    };
+    let rest = rest.strip_prefix("dup ").unwrap_or(rest);
+    let rest = rest.strip_prefix("retain ").unwrap_or(rest);
+    rest.split_once(" {").unwrap_or((rest, ""))
 }
 
 /// `explained.toml`: differences that are known, each with its reason.
@@ -88,6 +98,9 @@ pub struct Explained {
     pub right: Right,
     /// Why, with the statement.
     pub because: String,
+    /// All else that came to this client is explained with it: one of the brokers didn't take the packet.
+    #[serde(default)]
+    pub all: bool,
     /// Both are in the same state afterwards, so that the sequence goes on.
     #[serde(default)]
     pub goes_on: bool,
@@ -102,10 +115,8 @@ pub struct Explained {
 pub enum Right {
     /// The standard leaves it open.
     Both,
-    /// Only Bugle.
+    /// Only Bugle. Where Mosquitto is, it is a fault to be mended.
     Bugle,
-    /// Only Mosquitto.
-    Mosquitto,
 }
 
 fn anything() -> String {
@@ -161,6 +172,15 @@ impl Explanations {
 }
 
 impl Explained {
+    /// Name, who is right, and why.
+    pub fn text(&self) -> String {
+        let right = match self.right {
+            Right::Both => "both are right",
+            Right::Bugle => "Bugle is right",
+        };
+        format!("{} ({right}): {}", self.name, self.because)
+    }
+
     /// Takes out the lines that it explains, and gives those of Bugle; None where it explains none.
     fn take(&self, step: &str, rest: &mut Difference) -> Option<Vec<String>> {
         if self.to.as_ref().is_some_and(|to| *to != rest.to) || !matches(&self.step, step) {
@@ -173,7 +193,11 @@ impl Explained {
             places.into_iter().rev().map(|place| lines.remove(place)).collect::<Vec<_>>()
         };
         remove(&mut rest.mosquitto, mosquitto);
-        Some(remove(&mut rest.bugle, bugle))
+        let taken = remove(&mut rest.bugle, bugle);
+        if self.all {
+            (rest.bugle, rest.mosquitto) = Default::default();
+        }
+        Some(taken)
     }
 }
 
@@ -203,9 +227,6 @@ fn matches(pattern: &str, text: &str) -> bool {
         rest.ends_with(last)
     })
 }
-
-/// How often each explanation was met.
-pub type Met = BTreeMap<usize, u64>;
 
 #[cfg(test)]
 mod tests {

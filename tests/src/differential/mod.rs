@@ -23,7 +23,7 @@ mod side;
 mod spoil;
 
 use crate::{Broker, Gateway, Listens, Setup};
-use difference::Explanations;
+use difference::{Explained, Explanations};
 use play::{Outcome, Play};
 
 /// What to play.
@@ -43,8 +43,8 @@ pub struct Plan {
 
 /// How many sequences two brokers have between them before new ones take their place: what they keep isn't theirs for ever.
 const SEQUENCES_A_BROKER: u64 = 20_000;
-/// A run of so many sequences meets everything that is known.
-const LONG: u64 = 50_000;
+/// A run of so many sequences meets everything that is known; the rarest come once in 100,000.
+const LONG: u64 = 1_000_000;
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ pub struct Report {
     pub sequences: u64,
     /// Steps compared.
     pub steps: u64,
-    /// Explanations met: how often, by name.
+    /// Explanations met: how often, by what they say.
     pub met: BTreeMap<String, u64>,
     /// Differences that didn't come again, by seed.
     pub not_repeated: Vec<(u64, String)>,
@@ -67,8 +67,10 @@ pub struct Report {
 
 /// Starts both brokers, alike as far as they can be configured.
 async fn brokers() -> (Gateway, Broker) {
-    let gateway =
-        Setup::shards(1).config("sys_interval_seconds = 0\n[limits]\nmax_packet_bytes = 1048576").start().await;
+    let gateway = Setup::shards(1)
+        .config("sys_interval_seconds = 0\n[limits]\nmax_packet_bytes = 1048576")
+        .start()
+        .await;
     let lines = "persistence false\nautosave_on_changes false\nallow_anonymous true\nset_tcp_nodelay true\n\
                  max_packet_size 1048576\nsys_interval 0\nlog_dest none";
     (gateway, Broker::mosquitto(lines).await)
@@ -94,8 +96,8 @@ pub async fn run(plan: Plan) -> Report {
         first = last;
     }
     if report.sequences >= LONG {
-        let names = explanations.explained.iter().map(|explained| &explained.name);
-        report.stale = names.filter(|name| !report.met.contains_key(*name)).cloned().collect();
+        let texts = explanations.explained.iter().map(Explained::text);
+        report.stale = texts.filter(|text| !report.met.contains_key(text)).collect();
     }
     report.took = started.elapsed();
     report
@@ -152,7 +154,7 @@ fn note(report: &mut Report, outcome: Outcome, second: Option<Outcome>, explanat
     report.sequences += 1;
     report.steps += outcome.steps;
     for at in outcome.met {
-        *report.met.entry(explanations.explained[at].name.clone()).or_default() += 1;
+        *report.met.entry(explanations.explained[at].text()).or_default() += 1;
     }
     let seed = outcome.seed;
     match (outcome.unexplained, second.and_then(|second| second.unexplained)) {

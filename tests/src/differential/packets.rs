@@ -38,11 +38,11 @@ pub fn connect(plan: &ConnectPlan, dice: &mut Dice) -> Vec<u8> {
         if dice.one_in(2) {
             writer.push(Property::SessionExpiryInterval(dice.of(&[0, 1000, 1000, 1000, u32::MAX])));
         }
+        // Not both: Mosquitto counts what is too large as being on its way for ever.
         if dice.one_in(6) {
             writer.push(Property::ReceiveMaximum(dice.of(&[1, 2, 20])));
-        }
-        if dice.one_in(10) {
-            writer.push(Property::MaximumPacketSize(dice.of(&[20, 60, 5000])));
+        } else if dice.one_in(10) {
+            writer.push(Property::MaximumPacketSize(dice.of(&[60, 5000])));
         }
         if dice.one_in(6) {
             writer.push(Property::TopicAliasMaximum(dice.of(&[1, 3])));
@@ -146,8 +146,15 @@ pub fn ack(kind: PacketType, number: u16, reason: ReasonCode, version: Version) 
     written(&packet, version)
 }
 
-/// A SUBSCRIBE to these filters, with options as they fall.
-pub fn subscribe(number: u16, filters: &[String], version: Version, dice: &mut Dice) -> Vec<u8> {
+/// A SUBSCRIBE to these filters, with options as they fall; but for what Mosquitto keeps of an earlier subscription to the same
+/// filter, which `fixed` has, a bit for each filter.
+pub fn subscribe(
+    number: u16,
+    filters: &[String],
+    version: Version,
+    fixed: [u64; 2],
+    dice: &mut Dice,
+) -> Vec<u8> {
     let mut writer = PropertyWriter::new();
     if version == Version::V5 && dice.one_in(4) {
         writer.push(Property::SubscriptionIdentifier(dice.of(&[1, 7, 200, 268_435_455])));
@@ -158,8 +165,9 @@ pub fn subscribe(number: u16, filters: &[String], version: Version, dice: &mut D
             let qos = dice.of(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
             let mut options = SubscriptionOptions::new(qos);
             if version == Version::V5 {
-                options.no_local = dice.one_in(5) && !filter.starts_with("$share/");
-                options.retain_as_published = dice.one_in(4);
+                let place = filter.bytes().rev().take(2).map(u32::from).sum::<u32>() % 64;
+                options.no_local = fixed[0] >> place & 1 != 0 && !filter.starts_with("$share/");
+                options.retain_as_published = fixed[1] >> place & 1 != 0;
                 options.retain_handling = dice.of(&[
                     RetainHandling::SendAtSubscribe,
                     RetainHandling::SendAtSubscribe,
@@ -211,31 +219,32 @@ pub fn auth() -> Vec<u8> {
 }
 
 /// Packets that are whole and can't be right, as their first byte and body; properties, where version 5 has them, are
-/// none. The client's own topics are below `~`, which is replaced.
-pub fn never_valid(version: Version, dice: &mut Dice) -> Vec<u8> {
+/// none.
+pub fn never_valid(topic: &str, version: Version, dice: &mut Dice) -> Vec<u8> {
     let none: &[u8] = if version == Version::V5 { &[0] } else { &[] };
+    let topic = [&[0, topic.len() as u8], topic.as_bytes()].concat();
     let (first, body): (u8, Vec<u8>) = match dice.below(22) {
-        0 => (0x30, [&[0, 0], none, b"p"].concat()),                   // no topic
-        1 => (0x32, [&[0, 1, b'q', 0, 0], none].concat()),             // no packet identifier
-        2 => (0x36, [&[0, 1, b'q', 0, 9], none].concat()),             // QoS 3
-        3 => (0x38, [&[0, 1, b'q'], none].concat()),                   // DUP at QoS 0
-        4 => (0x82, [&[0, 9], none].concat()),                         // no filter
-        5 => (0x82, [&[0, 0], none, &[0, 1, b'q', 0]].concat()),       // no packet identifier
-        6 => (0x80, [&[0, 9], none, &[0, 1, b'q', 0]].concat()),       // flags
-        7 => (0x82, [&[0, 9], none, &[0, 1, b'q', 3]].concat()),       // QoS 3
-        8 => (0x82, [&[0, 9], none, &[0, 1, b'q', 0x40]].concat()),    // reserved option
-        9 => (0x82, [&[0, 9], none, &[0, 1, b'q', 0x30]].concat()),    // retain handling 3
-        10 => (0xA2, [&[0, 9], none].concat()),                        // no filter
-        11 => (0xA2, [&[0, 0], none, &[0, 1, b'q']].concat()),         // no packet identifier
-        12 => (0xA0, [&[0, 9], none, &[0, 1, b'q']].concat()),         // flags
-        13 => (0x60, vec![0, 9]),                                      // flags of PUBREL
-        14 => (0x40, vec![0, 0]),                                      // no packet identifier
-        15 => (0x40, vec![0]),                                         // half a packet identifier
-        16 => (0xC1, vec![]),                                          // flags of PINGREQ
-        17 => (0xC0, vec![0]),                                         // PINGREQ with a body
-        18 => (0xE1, vec![]),                                          // flags of DISCONNECT
-        19 => (0x00, vec![]),                                          // no packet type
-        20 => (dice.of(&[0x20, 0x90, 0xB0, 0xD0]), vec![0, 9, 0]),     // a server's
+        0 => (0x30, [&[0, 0], none, b"p"].concat()),            // no topic
+        1 => (0x32, [&*topic, &[0, 0], none].concat()),         // no packet identifier
+        2 => (0x36, [&*topic, &[0, 9], none].concat()),         // QoS 3
+        3 => (0x38, [&*topic, none].concat()),                  // DUP at QoS 0
+        4 => (0x82, [&[0, 9], none].concat()),                  // no filter
+        5 => (0x82, [&[0, 0], none, &topic, &[0]].concat()),    // no packet identifier
+        6 => (0x80, [&[0, 9], none, &topic, &[0]].concat()),    // flags
+        7 => (0x82, [&[0, 9], none, &topic, &[3]].concat()),    // QoS 3
+        8 => (0x82, [&[0, 9], none, &topic, &[0x40]].concat()), // reserved option
+        9 => (0x82, [&[0, 9], none, &topic, &[0x30]].concat()), // retain handling 3
+        10 => (0xA2, [&[0, 9], none].concat()),                 // no filter
+        11 => (0xA2, [&[0, 0], none, &topic].concat()),         // no packet identifier
+        12 => (0xA0, [&[0, 9], none, &topic].concat()),         // flags
+        13 => (0x60, vec![0, 9]),                               // flags of PUBREL
+        14 => (0x40, vec![0, 0]),                               // no packet identifier
+        15 => (0x40, vec![0]),                                  // half a packet identifier
+        16 => (0xC1, vec![]),                                   // flags of PINGREQ
+        17 => (0xC0, vec![0]),                                  // PINGREQ with a body
+        18 => (0xE1, vec![]),                                   // flags of DISCONNECT
+        19 => (0x00, vec![]),                                   // no packet type
+        20 => (dice.of(&[0x20, 0x90, 0xB0, 0xD0]), vec![0, 9, 0]), // a server's
         _ => (0x82, [&[0, 9], none, &[0, 9], b"$share/q/", &[0]].concat()), // a share of nothing
     };
     let mut packet = vec![first, body.len() as u8];

@@ -123,7 +123,7 @@ impl<'a> Play<'a> {
         }
         let prefix = &self.sequence.prefix;
         let version = self.sides[0].parties[step.who].version();
-        let text = describe(&step.act, version).replace(prefix, "~");
+        let text = describe(&step.act, version).replace(prefix, "~").replace(char::is_control, "\u{2426}");
         for (_, difference) in &mut differences {
             for line in difference.bugle.iter_mut().chain(&mut difference.mosquitto) {
                 *line = line.replace(prefix, "~");
@@ -136,7 +136,14 @@ impl<'a> Play<'a> {
         if differences.is_empty() {
             return true;
         }
-        match self.explanations.judge(&format!("{version:?} {text}"), &differences, &mut self.late) {
+        let overlap = if self.sequence.overlaps { " (filters may overlap)" } else { "" };
+        let has_window = self.sides[0].parties[step.who].has_window();
+        let window = if has_window { " (receive maximum)" } else { "" };
+        match self.explanations.judge(
+            &format!("{version:?} {text}{window}{overlap}"),
+            &differences,
+            &mut self.late,
+        ) {
             Verdict::Explained { by, goes_on } => {
                 self.outcome.met.extend(by);
                 goes_on
@@ -146,7 +153,8 @@ impl<'a> Play<'a> {
                 let _ = writeln!(report, "DIFFERENCE at: {version:?} {text}");
                 for (who, difference) in &differences {
                     let Difference { to, bugle, mosquitto } = difference;
-                    let _ = writeln!(report, "  {who} ({to}) only bugle {bugle:?}, only mosquitto {mosquitto:?}");
+                    let _ =
+                        writeln!(report, "  {who} ({to}) only bugle {bugle:?}, only mosquitto {mosquitto:?}");
                 }
                 self.outcome.unexplained = Some(report);
                 false

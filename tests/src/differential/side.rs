@@ -28,13 +28,13 @@ pub const END: &str = "END";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The client's PUBACK.
-    PubAck,
+    Acknowledge,
     /// The client's PUBREC.
-    PubRec,
+    Receive,
     /// The broker's PUBREL.
-    PubRel,
+    Release,
     /// The client's PUBCOMP.
-    PubComp,
+    Complete,
 }
 
 /// One line, and where it belongs among those of a step.
@@ -65,6 +65,13 @@ pub struct Party {
 
 struct Link {
     stream: TcpStream,
+    /// The client id that its CONNECT has; none where the broker chose one.
+    id: Option<String>,
+    /// So many messages may be unacknowledged, and those that are, by identifier.
+    window: usize,
+    unacknowledged: Vec<u16>,
+    /// Largest packet that the client takes, in bytes.
+    max_packet: usize,
     bytes: Vec<u8>,
     read: usize,
     aliases: Vec<(u16, String)>,
@@ -99,7 +106,7 @@ impl Side {
         let party = &mut self.parties[who];
         match act {
             Act::Open { bytes, version, .. } => {
-                let link = Link::open(self.port, self.patience);
+                let link = Link::open(self.port, self.patience, terms(bytes, *version));
                 party.replaced = party.link.replace(link);
                 party.version = *version;
                 party.say(bytes);
@@ -113,8 +120,7 @@ impl Side {
             }
             Act::Cut => {
                 if let Some(link) = &mut party.link {
-                    // The broker closes in turn, which shows that it has noticed.
-                    let _ = link.stream.shutdown(Shutdown::Write);
+                    link.close();
                     link.pings = usize::MAX;
                 }
             }
@@ -131,9 +137,17 @@ impl Side {
                 if let Some(link) = party.link.take() {
                     let replaced = party.replaced.take();
                     if let Some(mut replaced) = replaced {
+                        let is_taken_over = replaced.id.is_some() && replaced.id == link.id;
+                        if !is_taken_over {
+                            // It is another client's, which goes: there are two of them.
+                            replaced.close();
+                        }
                         replaced.pings = usize::MAX;
                         party.link = Some(replaced);
                         party.hear(1);
+                        if !is_taken_over {
+                            party.heard[1].retain(|line| line.text != END);
+                        }
                     }
                     party.link = Some(link);
                 }
@@ -169,7 +183,12 @@ impl Side {
             let mut in_flight: Vec<_> =
                 party.in_flight.iter().map(|(_, payload, stage)| (payload.clone(), *stage)).collect();
             in_flight.sort_by(|one, other| one.0.cmp(&other.0));
-            Seen { live: party.link.is_some(), version: party.version, in_flight }
+            Seen {
+                live: party.link.is_some(),
+                version: party.version,
+                has_window: party.has_window(),
+                in_flight,
+            }
         })
     }
 }
@@ -184,11 +203,28 @@ impl Drop for Side {
 }
 
 impl Link {
-    fn open(port: u16, patience: Duration) -> Self {
+    fn open(port: u16, patience: Duration, (id, window, max_packet): (Option<String>, usize, usize)) -> Self {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(patience)).unwrap();
-        Self { stream, bytes: Vec::new(), read: 0, aliases: Vec::new(), is_in: false, pings: 0 }
+        Self {
+            stream,
+            id,
+            window,
+            max_packet,
+            unacknowledged: Vec::new(),
+            bytes: Vec::new(),
+            read: 0,
+            aliases: Vec::new(),
+            is_in: false,
+            pings: 0,
+        }
+    }
+
+    /// Closes the way there. The broker closes in turn, which shows that it has noticed.
+    fn close(&self) {
+        // It may have done so already.
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// The next whole packet of what has come.
@@ -215,9 +251,14 @@ impl Party {
         self.version
     }
 
+    /// Whether it said how many messages it takes at a time.
+    pub fn has_window(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.window < usize::MAX)
+    }
+
     fn say(&mut self, bytes: &[u8]) {
         if let Some(link) = &mut self.link {
-            link.pings += 1;
+            link.pings += 1 + pings(bytes);
             // It may have been closed meanwhile, which reading shows.
             let _ = link.stream.write_all(&[bytes, &PING].concat());
         }
@@ -228,13 +269,16 @@ impl Party {
         let at = self.in_flight.iter().position(|(_, name, _)| name == payload)?;
         let id = self.in_flight[at].0;
         match (kind, self.in_flight[at].2) {
-            (PacketType::PubRec, Stage::PubRec) if !reason.is_failure() => {
-                self.in_flight[at].2 = Stage::PubRel;
+            (PacketType::PubRec, Stage::Receive) if !reason.is_failure() => {
+                self.in_flight[at].2 = Stage::Release;
             }
-            (PacketType::PubAck, Stage::PubAck)
-            | (PacketType::PubRec, Stage::PubRec)
-            | (PacketType::PubComp, Stage::PubComp) => {
+            (PacketType::PubAck, Stage::Acknowledge)
+            | (PacketType::PubRec, Stage::Receive)
+            | (PacketType::PubComp, Stage::Complete) => {
                 self.in_flight.remove(at);
+                if let Some(link) = &mut self.link {
+                    link.unacknowledged.retain(|other| *other != id);
+                }
             }
             _ => {}
         }
@@ -253,7 +297,7 @@ impl Party {
                             link.pings -= 1;
                             continue;
                         }
-                        Ok(packet) => self.line(&packet, &mut link),
+                        Ok(packet) => self.line(&packet, frame.len(), &mut link),
                         Err(error) => line(0, format!("MALFORMED {error}: {frame:x?}")),
                     },
                     Err(error) => line(0, format!("MALFORMED {error}")),
@@ -281,7 +325,7 @@ impl Party {
     }
 
     /// A packet as it is compared; and what it says about identifiers and aliases.
-    fn line(&mut self, packet: &Packet<'_>, link: &mut Link) -> Line {
+    fn line(&mut self, packet: &Packet<'_>, length: usize, link: &mut Link) -> Line {
         let text = match packet {
             Packet::ConnAck(connack) => {
                 if connack.reason == ReasonCode::Success {
@@ -292,12 +336,12 @@ impl Party {
                 }
                 connack_line(connack)
             }
-            Packet::Publish(publish) => return self.publish_line(publish, link),
+            Packet::Publish(publish) => return self.publish_line(publish, length, link),
             Packet::PubRel(ack) => {
                 let id = ack.packet_id.get();
                 let known = self.in_flight.iter_mut().find(|(number, ..)| *number == id);
                 let name = known.map_or("of nothing".to_owned(), |(_, payload, stage)| {
-                    *stage = Stage::PubComp;
+                    *stage = Stage::Complete;
                     format!("of {payload}")
                 });
                 format!("PUBREL {name} {:02x}", ack.reason.as_u8())
@@ -316,7 +360,7 @@ impl Party {
         line(u8::from(matches!(packet, Packet::Disconnect(_))) * 8, text)
     }
 
-    fn publish_line(&mut self, publish: &Publish<'_>, link: &mut Link) -> Line {
+    fn publish_line(&mut self, publish: &Publish<'_>, length: usize, link: &mut Link) -> Line {
         let mut topic = publish.topic.to_owned();
         if let Some(alias) = publish.properties.topic_alias() {
             link.aliases.retain(|(number, _)| *number != alias || topic.is_empty());
@@ -341,7 +385,8 @@ impl Party {
             .collect();
         // Only user properties have an order.
         properties.sort();
-        properties.extend(publish.properties.user_properties().map(|(name, value)| format!("{name}={value}")));
+        properties
+            .extend(publish.properties.user_properties().map(|(name, value)| format!("{name}={value}")));
         let flags = format!(
             "{}{}",
             if publish.dup { " dup" } else { "" },
@@ -349,15 +394,50 @@ impl Party {
         );
         if let Some(id) = publish.packet_id {
             self.in_flight.retain(|(number, ..)| *number != id.get());
-            let stage = if publish.qos == QoS::ExactlyOnce { Stage::PubRec } else { Stage::PubAck };
+            let stage = if publish.qos == QoS::ExactlyOnce { Stage::Receive } else { Stage::Acknowledge };
             self.in_flight.push((id.get(), payload.clone(), stage));
         }
         let mut text = format!("PUBLISH q{qos}{flags} {topic} {payload}");
+        if link.unacknowledged.len() >= link.window {
+            text += " (the window is full)";
+        }
+        if length > link.max_packet {
+            text += " (larger than the client takes)";
+        } else if publish.topic.is_empty() && length + topic.len() > link.max_packet {
+            text += " (with its alias it fits)";
+        }
+        if let Some(id) = publish.packet_id {
+            link.unacknowledged.push(id.get());
+        }
         if !properties.is_empty() {
             text += &format!(" {{{}}}", properties.join(", "));
         }
         Line { order: 5, topic: format!("{topic} {qos}"), text }
     }
+}
+
+/// The client id of a CONNECT, if it has one, its receive maximum and its maximum packet size.
+fn terms(bytes: &[u8], version: Version) -> (Option<String>, usize, usize) {
+    let Ok(Packet::Connect(connect)) = decode(bytes, version) else { return (None, usize::MAX, usize::MAX) };
+    let id = (!connect.client_id.is_empty()).then(|| connect.client_id.to_owned());
+    let window = connect.properties.receive_maximum().map_or(usize::MAX, usize::from);
+    let max_packet = connect.properties.iter().find_map(|property| match property {
+        Property::MaximumPacketSize(size) => Some(size as usize),
+        _ => None,
+    });
+    (id, window, max_packet.unwrap_or(usize::MAX))
+}
+
+/// How many pings a step says itself.
+fn pings(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while let Ok(Some(length)) = frame_length(bytes)
+        && let Some(frame) = bytes.get(..length)
+    {
+        count += usize::from(frame == PING);
+        bytes = &bytes[length..];
+    }
+    count
 }
 
 fn line(order: u8, text: String) -> Line {

@@ -11,11 +11,10 @@ const LONGEST: usize = 400;
 const KEEP_ALIVE: std::ops::Range<usize> = 8..10;
 
 /// Properties as bytes, for where they don't belong or a second time.
-const PROPERTIES: [&[u8]; 34] = [
+const PROPERTIES: [&[u8]; 33] = [
     &[0x01, 0],
     &[0x01, 2],
     &[0x02, 0, 0, 3, 232],
-    &[0x02, 0, 0, 0, 0],
     &[0x03, 0, 1, b't'],
     &[0x08, 0, 1, b'r'],
     &[0x08, 0, 1, b'#'],

@@ -11,6 +11,7 @@ mod connections;
 mod credentials;
 mod device_and_mqtt;
 mod device_tls;
+mod differential;
 mod examples;
 mod framing_client;
 mod mosquitto;
