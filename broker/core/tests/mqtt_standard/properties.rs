@@ -85,6 +85,24 @@ fn topics_get_aliases_where_the_client_takes_them() {
     });
 }
 
+/// [MQTT-3.1.2-24]: a message that fits the client's largest packet comes. The alias that it was to get made it too large, and it was dropped.
+#[test]
+fn an_alias_made_a_message_too_large() {
+    each(&[V5], |mut broker, version| {
+        let mut pump = broker.fresh(version, "pump");
+        let how = How::kept().with(Property::TopicAliasMaximum(2)).with(Property::MaximumPacketSize(20));
+        let mut app = broker.connect(version, "app", &how);
+        broker.subscribe(&mut app, "#", 1);
+        // 20 bytes without an alias, 23 with one, and 21 without.
+        for (payload, came) in [("012345678", true), ("0123456789", false)] {
+            broker.publish(&mut pump, 1, 1, "topi", payload);
+            assert_eq!(broker.heard(&mut app).len(), usize::from(came), "{payload}");
+        }
+        broker.publish(&mut pump, 1, 1, "topi", "x");
+        assert_eq!(broker.heard(&mut app), ["PUBLISH q1 #2 topi x {TopicAlias(1)}"]);
+    });
+}
+
 /// [MQTT-3.2.2-17] [MQTT-3.3.2-7] [MQTT-3.3.2-9] [MQTT-3.3.2-12]: on this connection.
 #[test]
 fn a_clients_aliases_stand_for_its_topics_and_for_no_others() {

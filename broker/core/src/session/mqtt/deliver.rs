@@ -165,16 +165,28 @@ impl MqttSession {
             }
             (None, None) => {
                 let start = out.len();
-                let written = form.with_publish(message, &self.config.prefix, |publish| {
-                    let packet_id = packet_id.map(|(id, _)| id);
-                    encode(&Packet::Publish(Publish { packet_id, ..*publish }), form.version, out)
-                });
-                if written.is_err() || out.len() - start > self.link.max_packet {
-                    out.truncate(start);
-                    if let Some((id, stage)) = packet_id {
-                        self.state.in_flight.remove(id, stage);
+                let max_packet = self.link.max_packet;
+                let packet_id_alone = packet_id.map(|(id, _)| id);
+                let mut fits = |form: &Form| {
+                    let written = form.with_publish(message, &self.config.prefix, |publish| {
+                        let publish = Publish { packet_id: packet_id_alone, ..*publish };
+                        encode(&Packet::Publish(publish), form.version, out)
+                    });
+                    let fits = written.is_ok() && out.len() - start <= max_packet;
+                    if !fits {
+                        out.truncate(start);
                     }
-                    return self.drop_oversize(slot);
+                    fits
+                };
+                if !fits(&form) {
+                    // The alias itself may be what is too much.
+                    let had_alias = form.alias.take().is_some();
+                    if !(had_alias && fits(&form)) {
+                        if let Some((id, stage)) = packet_id {
+                            self.state.in_flight.remove(id, stage);
+                        }
+                        return self.drop_oversize(slot);
+                    }
                 }
             }
         }
