@@ -8,10 +8,11 @@ use std::sync::Arc;
 use bugle_core::hub::{ConnectionKey, Credentials, Shard, ShardConfig, Transmit, owner};
 use bugle_core::model::{Instant, Limits};
 use bugle_core::rules::Rules;
-use bugle_core::session::{FirstPacket, Protocol, first_packet};
+use bugle_core::session::Protocol;
 use bugle_device::session::{CHUNK, Request, Session};
 use bugle_device::{Connection, Incoming, ReceiptMode, SendOptions, Status, Target};
 
+use crate::connection::StrangersConnection;
 use crate::memory::{Memory, patient};
 use crate::stranger::{PanelSignal, Stranger};
 use crate::{Step, Steps, trace};
@@ -71,17 +72,6 @@ struct Device<'a> {
     inbound: VecDeque<u8>,
 }
 
-/// The connection under test.
-#[derive(Default)]
-struct StrangersConnection {
-    /// Not yet a whole first packet, as in the process's listener.
-    first: Vec<u8>,
-    /// Its shard and key, once it has one.
-    place: Option<(usize, ConnectionKey)>,
-    outbound: VecDeque<u8>,
-    ended: bool,
-}
-
 struct Gateway<'a> {
     shards: Vec<Shard>,
     limits: Arc<Limits>,
@@ -127,7 +117,7 @@ impl<'a> Gateway<'a> {
             now,
             lamp,
             panel,
-            stranger: StrangersConnection { ended: true, ..StrangersConnection::default() },
+            stranger: StrangersConnection::over(),
             model,
             reads: true,
             connections: 0,
@@ -156,36 +146,14 @@ impl<'a> Gateway<'a> {
     }
 
     fn say(&mut self, bytes: &[u8]) {
-        if self.stranger.ended {
-            return;
-        }
-        self.model.said(bytes);
-        if self.stranger.place.is_some() {
-            return self.stranger.outbound.extend(bytes);
-        }
-        self.stranger.first.extend(bytes);
-        match first_packet(&self.stranger.first, &self.limits) {
-            FirstPacket::Partial => {}
-            FirstPacket::Unknown => self.stranger.ended = true,
-            // A takeover is no fault: it is what these ids would ask for.
-            FirstPacket::Client { client_id: Some(id), .. } if id == "lamp" || id == "panel" => {
-                self.stranger.ended = true;
-            }
-            FirstPacket::Client { protocol, client_id } => {
-                let shard = client_id.map_or(0, |id| usize::from(owner(&id, SHARDS)));
-                self.stranger.place = Some((shard, self.shards[shard].open(protocol, self.now)));
-                self.stranger.outbound.extend(std::mem::take(&mut self.stranger.first));
-            }
+        if !self.stranger.ended {
+            self.model.said(bytes);
+            self.stranger.say(bytes, &mut self.shards, &self.limits, &["lamp", "panel"], self.now);
         }
     }
 
     fn lose_stranger(&mut self) {
-        if let Some((shard, key)) = self.stranger.place.take()
-            && !self.stranger.ended
-        {
-            self.shards[shard].handle_closed(key, self.now);
-        }
-        self.stranger.ended = true;
+        self.stranger.lose(&mut self.shards, self.now);
     }
 
     fn advance(&mut self, millis: u64) {
@@ -298,7 +266,7 @@ impl<'a> Gateway<'a> {
                 moved |= self.write(from, key);
             }
         }
-        moved |= self.hear_stranger();
+        moved |= self.stranger.hand_over(&mut self.shards, self.now);
         for device in [&mut self.lamp, &mut self.panel] {
             moved |= device.turn(&mut self.shards, self.now);
         }
@@ -335,16 +303,6 @@ impl<'a> Gateway<'a> {
                 }
             }
         }
-    }
-
-    fn hear_stranger(&mut self) -> bool {
-        let Some((shard, key)) = self.stranger.place else { return false };
-        if self.stranger.ended || self.stranger.outbound.is_empty() || !self.shards[shard].wants_bytes(key) {
-            return false;
-        }
-        let bytes: Vec<u8> = self.stranger.outbound.drain(..).collect();
-        self.shards[shard].handle_bytes(key, &bytes, self.now);
-        true
     }
 }
 

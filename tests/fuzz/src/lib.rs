@@ -3,11 +3,14 @@
 
 use std::sync::LazyLock;
 
+pub mod connection;
 pub mod device_stranger;
 pub mod gateway;
 pub mod memory;
 pub mod mqtt_stranger;
 pub mod naive;
+pub mod parties;
+pub mod party;
 pub mod stranger;
 
 /// With `FUZZ_TRACE` set, says what is said and heard: for a person who looks into one input.
