@@ -26,6 +26,8 @@ mod rules_reload;
 mod send;
 mod serve;
 mod shard_thread;
+#[allow(dead_code, reason = "the thread that uses it comes when the hub gives it batches")]
+mod store;
 mod sys_topics;
 mod transport;
 mod watch;
