@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bugle_core::hub::ShardConfig;
+use bugle_core::store::WallTime;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -173,6 +174,8 @@ impl Gateway {
                 prefix: config.prefix.clone(),
                 rules: config.rules.clone(),
                 credentials: config.credentials.clone(),
+                durable: false,
+                wall_at_start: WallTime::default(),
             };
             let authenticator = authenticator.clone();
             shards.push(shard_thread::start(shard, ends, clock, counters.clone(), authenticator)?);

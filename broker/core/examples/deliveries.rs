@@ -11,6 +11,7 @@ use bugle_core::hub::{ConnectionKey, Credentials, PeerBatch, Shard, ShardConfig,
 use bugle_core::model::{Instant, Limits};
 use bugle_core::rules::{Rules, RulesSource};
 use bugle_core::session::Protocol;
+use bugle_core::store::WallTime;
 
 /// Bytes of a payload.
 const PAYLOAD: usize = 64;
@@ -229,6 +230,8 @@ impl Gateway {
                 prefix: "sig".into(),
                 rules: rules.clone(),
                 credentials: Arc::new(Credentials::default()),
+                durable: false,
+                wall_at_start: WallTime::default(),
             };
             Shard::new(config, Box::new(|bytes| bytes.fill(7)))
         };

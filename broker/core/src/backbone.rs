@@ -41,7 +41,7 @@ pub enum PeerMessage {
     CopiedSignal(CopiedSignal),
     /// A message to a plain topic, copied to the batch.
     Publish(CopiedPublish),
-    /// A message to a plain topic, to be retained as well; answered by [`PeerMessage::Retained`] if someone waits.
+    /// A message to a plain topic, to be retained as well; answered by [`PeerMessage::Kept`] if someone waits.
     Retain {
         /// The message; an empty one clears the topic.
         message: Arc<Message>,
@@ -50,8 +50,8 @@ pub enum PeerMessage {
         /// Whom it is answered for; null if nobody waits.
         publish: PublishKey,
     },
-    /// The retained message of this publish is kept.
-    Retained {
+    /// The message of this publish is kept, wherever it has to be.
+    Kept {
         /// The publish.
         publish: PublishKey,
     },

@@ -9,6 +9,7 @@ use bugle_core::hub::{ConnectionKey, Credentials, Shard, ShardConfig, Transmit, 
 use bugle_core::model::{Instant, Limits};
 use bugle_core::rules::Rules;
 use bugle_core::session::Protocol;
+use bugle_core::store::WallTime;
 use bugle_device::session::{CHUNK, Request, Session};
 use bugle_device::{Connection, Incoming, ReceiptMode, SendOptions, Status, Target};
 
@@ -99,6 +100,8 @@ impl<'a> Gateway<'a> {
                 prefix: "sig".into(),
                 rules: Arc::new(Rules::open()),
                 credentials: Arc::new(Credentials::open()),
+                durable: false,
+                wall_at_start: WallTime::default(),
             };
             Shard::new(config, Box::new(|bytes| bytes.fill(0x5A)))
         };

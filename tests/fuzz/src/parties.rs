@@ -9,6 +9,7 @@ use bugle_core::hub::{Credentials, Shard, ShardConfig, Transmit};
 use bugle_core::model::{Instant, Limits};
 use bugle_core::mqtt::QoS;
 use bugle_core::rules::Rules;
+use bugle_core::store::WallTime;
 use serde_json::Value;
 
 use crate::connection::StrangersConnection;
@@ -91,6 +92,8 @@ impl<'a> Parties<'a> {
                 prefix: "sig".into(),
                 rules: Arc::new(Rules::open()),
                 credentials: Arc::new(Credentials::open()),
+                durable: false,
+                wall_at_start: WallTime::default(),
             };
             Shard::new(config, Box::new(|bytes| bytes.fill(0x5A)))
         };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bugle_core::hub::{Credentials, PeerBatch, Shard, ShardConfig};
 use bugle_core::model::{Instant, Limits};
 use bugle_core::rules::Rules;
+use bugle_core::store::WallTime;
 
 use crate::plan::Plan;
 use crate::random::Random;
@@ -49,6 +50,8 @@ impl Gateway {
                 prefix: "sig".into(),
                 rules: rules.clone(),
                 credentials: credentials.clone(),
+                durable: false,
+                wall_at_start: WallTime::default(),
             };
             Shard::new(config, Box::new(move |bytes| bytes.fill_with(|| random.next() as u8)))
         });

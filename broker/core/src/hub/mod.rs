@@ -16,11 +16,13 @@ mod credentials;
 mod deliver;
 mod mailbox;
 mod message_ids;
+mod outbox;
 mod park;
 mod publish;
 mod rate;
 mod receipts;
 mod reload;
+mod restore;
 mod retained;
 mod scram;
 mod send;
@@ -49,11 +51,13 @@ use crate::model::{
 };
 use crate::rules::{Action, Actor, Object, Rules, decide};
 use crate::session::{Protocol, Session, SessionConfig};
+use crate::store::{Restored, WallTime};
 use authenticate::Exchange;
 use away::Away;
 use connect::Departed;
 use mailbox::Mailbox;
 use message_ids::MessageIds;
+use outbox::Outbox;
 use park::Park;
 use publish::Route;
 use receipts::Tracker;
@@ -102,6 +106,10 @@ pub struct ShardConfig {
     pub rules: Arc<Rules>,
     /// Who can prove to be whom.
     pub credentials: Arc<Credentials>,
+    /// There is a durable store: what lasts goes there by [`Shard::poll_store`].
+    pub durable: bool,
+    /// The wall clock at the gateway's moment 0, in which the store has its deadlines.
+    pub wall_at_start: WallTime,
 }
 
 /// What [`Shard::poll_transmit`] leaves.
@@ -284,6 +292,7 @@ pub struct Shard {
     sends: SlotMap<SendKey, InFlight>,
     trackers: SlotMap<DefaultKey, Tracker>,
     message_ids: MessageIds,
+    store: Outbox,
     signals: u64,
     interests: u64,
 
@@ -343,6 +352,7 @@ impl Shard {
             sends: SlotMap::with_key(),
             trackers: SlotMap::new(),
             message_ids: MessageIds::default(),
+            store: Outbox::new(config.durable, config.wall_at_start),
             signals: 0,
             interests: 0,
             timers: Timers::default(),
@@ -438,7 +448,7 @@ impl Shard {
             PeerMessage::Retain { message, version, publish } => {
                 self.handle_retain(from, &message, version, publish, now);
             }
-            PeerMessage::Retained { publish } => self.handle_retained(publish, now),
+            PeerMessage::Kept { publish } => self.handle_kept(publish, now),
             PeerMessage::Shared { share, message } => self.handle_shared(&share, &message, now),
             PeerMessage::ShareMembers { share, connected } => {
                 self.handle_share_members(from, &share, connected);
@@ -448,6 +458,11 @@ impl Shard {
             PeerMessage::Interest { key, added } => self.handle_interest(from, key, added),
             PeerMessage::InterestKnown { key, added } => self.handle_interest_known(&key, added, now),
         }
+    }
+
+    /// What the store kept, one thing at a time, before anybody is served.
+    pub fn handle_restored(&mut self, restored: Restored, now: Instant) {
+        self.restore(restored, now);
     }
 
     /// What there is for another shard.

@@ -327,12 +327,12 @@ impl Shard {
         self.keep_retained(message, version, now);
         self.deliver_retained(message, now);
         if publish != PublishKey::default() {
-            self.backbone.forward(from, PeerMessage::Retained { publish });
+            self.backbone.forward(from, PeerMessage::Kept { publish });
         }
     }
 
     /// Another shard has a publish of this one.
-    pub(super) fn handle_retained(&mut self, publish: PublishKey, now: Instant) {
+    pub(super) fn handle_kept(&mut self, publish: PublishKey, now: Instant) {
         let Some(waiting) = self.publishes.get_mut(publish) else { return };
         waiting.awaited -= 1;
         if waiting.awaited == 0

@@ -38,9 +38,20 @@ impl MessageNumber {
     }
 }
 
-/// The place of a message in a client's queue, rising, unique per client for as long as its session is kept.
+/// The place of a message in a client's queue, from 1, rising, unique per client for as long as its queue is kept. 0 is
+/// no place: the message isn't in a queue of the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
+
+impl Sequence {
+    /// No place.
+    pub const NONE: Self = Self(0);
+
+    /// Whether it is a place.
+    pub fn is_some(self) -> bool {
+        self != Self::NONE
+    }
+}
 
 /// What a record is about. Its name is what the store's table has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,7 +127,8 @@ pub enum StoreOperation {
         /// Which of the owner's.
         key: Arc<str>,
     },
-    /// Removes a client's session with its subscriptions, received identifiers and queue.
+    /// Removes the records of a client's session, its subscriptions and received identifiers. What was queued for it is
+    /// dequeued by operations of its own, since signals may be kept for a client without a session (S10).
     EndSession {
         /// Whose.
         client: Identity,
@@ -239,7 +251,7 @@ pub enum StoreEvent {
 }
 
 /// What is kept, one thing at a time, given to a shard before it serves anybody. Records and queues go to the owner of
-/// the client; retained messages go to every shard. The end is said by [`Restored::End`].
+/// their client; retained messages go to every shard. The end is said by [`Restored::End`].
 #[derive(Clone, Debug)]
 pub enum Restored {
     /// A record that hasn't expired. Sessions come first, then what hangs on them.
@@ -255,18 +267,19 @@ pub enum Restored {
         /// After that moment it may be forgotten.
         expires: Option<WallTime>,
     },
-    /// That a client has a queue, without its messages: these are fetched when they are wanted.
-    Queue {
+    /// That a message waits in a client's queue; the message itself is fetched when it is wanted. In order for each
+    /// client, without those that come as [`Restored::InFlight`].
+    Queued {
         /// Whose.
         client: Identity,
-        /// How many messages.
-        messages: u64,
-        /// Bytes of their payloads and properties.
-        bytes: u64,
-        /// The place of the last.
-        last: Sequence,
-        /// The moment when the first of those that expire does.
+        /// Its place.
+        sequence: Sequence,
+        /// Bytes of its payload and properties.
+        bytes: usize,
+        /// Its deadline.
         expires: Option<WallTime>,
+        /// As it was given.
+        entry: String,
     },
     /// A message of a queue that was written and isn't done, so that its packet identifier is taken.
     InFlight {

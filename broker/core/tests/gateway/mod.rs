@@ -19,6 +19,7 @@ use bugle_core::hub::{
 use bugle_core::model::{Instant, Limits, Reason};
 use bugle_core::rules::{Rules, RulesSource};
 use bugle_core::session::{FirstPacket, Protocol, first_packet};
+use bugle_core::store::WallTime;
 pub use send_spec::SendSpec;
 
 /// What the gateway is made of.
@@ -309,6 +310,8 @@ impl Gateway {
                 prefix: "sig".into(),
                 rules: rules.clone(),
                 credentials: credentials.clone(),
+                durable: false,
+                wall_at_start: WallTime::default(),
             };
             Shard::new(config, Box::new(move |bytes| bytes.fill_with(|| random.next() as u8)))
         });
