@@ -20,6 +20,7 @@ use crate::listener::Door;
 use crate::metrics::{ProcessCounters, Snapshot};
 use crate::rules_reload::RulesStatus;
 use crate::shard_thread::{Clock, ShardSender, sum_counters};
+use crate::store::StoreHealth;
 use crate::transport::upgrade::{PATH, RequestHead, SUBPROTOCOL, UpgradeRefusal};
 
 /// What the answers are made from.
@@ -36,6 +37,8 @@ pub struct Admin {
     pub rules: Arc<RulesStatus>,
     /// How the bridges are doing.
     pub bridges: Arc<[Arc<BridgeStatus>]>,
+    /// How the store is doing, if there is one.
+    pub store: Option<StoreHealth>,
 }
 
 /// Answers on `listener` until dropped.
@@ -66,6 +69,10 @@ async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         health["status"] = "degraded".into();
         health["credentials"] = serde_json::json!({"state": "outdated", "reason": fault});
     }
+    if let Some(trouble) = admin.store.as_ref().and_then(StoreHealth::trouble) {
+        health["status"] = "degraded".into();
+        health["store"] = serde_json::json!({"state": trouble.state, "reason": trouble.reason});
+    }
     if !admin.bridges.is_empty() {
         // A far broker that is away is no fault of this process.
         let bridges = admin.bridges.iter().map(|bridge| {
@@ -83,6 +90,9 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let mut snapshot = Snapshot::new(&admin.counters, &sum, answered, admin.shards.len(), uptime);
     snapshot.add_rules(&admin.rules);
     admin.bridges.iter().for_each(|bridge| snapshot.add_bridge(bridge));
+    if let Some(store) = &admin.store {
+        snapshot.add_store(store);
+    }
     match snapshot.into_text() {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -46,6 +46,11 @@ pub enum Command {
     /// Devices and their secrets.
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// Back up the store of a gateway, or look whether a store is sound.
+    ///
+    /// Exit code: 0 done, or sound, 1 not sound, 2 bad usage or a file that can't be used.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Ask the rules what they say, and test them against what you expect.
     ///
     /// Exit code: 0 allowed, or all as expected, 1 not, 2 bad usage or a file that can't be used.
@@ -129,6 +134,34 @@ pub struct DeviceAddOptions {
     /// Replace the secret that it has.
     #[arg(long)]
     pub replace: bool,
+}
+
+/// What to do about a store.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Copy all that is committed at this moment into a new file. The gateway may be running, and isn't held up.
+    Backup(StoreBackupOptions),
+    /// Look through a store, or a backup, and say what is in it and whether it is sound.
+    Verify(StoreVerifyOptions),
+}
+
+/// From where to where.
+#[derive(Debug, Args)]
+pub struct StoreBackupOptions {
+    /// The data directory of the gateway.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The new file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Which store.
+#[derive(Debug, Args)]
+pub struct StoreVerifyOptions {
+    /// A backup, or bugle.sqlite3 of a data directory.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// What to ask of the rules.

@@ -23,6 +23,7 @@ use crate::authentication::tokens::TokenSettings;
 use crate::bridge::settings::{BridgeSettings, LOCAL_ID};
 use crate::cli::ServeOptions;
 use crate::limits::LimitsSection;
+use crate::store::settings::{StoreSection, StoreSettings};
 use crate::transport::client_name::NamePlace;
 use crate::transport::tls::TlsFiles;
 use crate::transport::upgrade::Origins;
@@ -57,8 +58,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// How many shards.
     pub shards: u16,
-    /// Where what must last will be kept.
-    pub data_dir: Option<PathBuf>,
+    /// Where and how what must last is kept, if it is.
+    pub store: Option<StoreSettings>,
     /// The first level of the signalling topics.
     pub prefix: Arc<str>,
     /// How often `$SYS` topics are published, if at all.
@@ -118,6 +119,7 @@ struct ConfigFile {
     sys_interval_seconds: u32,
     allow_anonymous: bool,
     limits: LimitsSection,
+    store: StoreSection,
     websocket: WebSocketSection,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<TlsSection>,
@@ -175,6 +177,7 @@ impl Default for ConfigFile {
             sys_interval_seconds: 10,
             allow_anonymous: false,
             limits: LimitsSection::default(),
+            store: StoreSection::default(),
             websocket: WebSocketSection::default(),
             tls: None,
             listener: Vec::new(),
@@ -336,7 +339,7 @@ impl ConfigFile {
             origins: self.websocket.checked(self.authenticates())?,
             admin,
             shards,
-            data_dir: self.data_dir.clone(),
+            store: self.store()?,
             prefix: self.prefix.as_str().into(),
             sys_interval: (self.sys_interval_seconds > 0)
                 .then(|| Duration::from_secs(self.sys_interval_seconds.into())),
@@ -348,6 +351,13 @@ impl ConfigFile {
             hook: self.hook()?,
             bridges,
         })
+    }
+
+    /// Checked with or without a directory, so that a mistake in it shows at once.
+    fn store(&self) -> Result<Option<StoreSettings>, ConfigError> {
+        let settings = self.store.checked(self.data_dir.as_deref().unwrap_or(Path::new("")));
+        let settings = settings.map_err(ConfigError::Invalid)?;
+        Ok(self.data_dir.is_some().then_some(settings))
     }
 
     /// Without credentials everyone is let in, which nobody else on the network should be without the operator's word.
@@ -475,6 +485,7 @@ fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::settings::Durability;
 
     fn checked(text: &str) -> Result<Config, String> {
         parse(text)?.checked().map_err(|error| error.to_string())
@@ -522,6 +533,15 @@ mod tests {
         refused("prefix = 'a/b'", "prefix = \"a/b\"");
         refused("[[credential]]\nid = 'a'\nsecret = ''", "id = \"a\"");
         refused("[limits]\nclients_per_shard = 0", "limits.clients_per_shard = 0");
+        refused("[store]\ncache_mib = 0", "store.cache_mib = 0");
+        refused("[store]\ndurability = 'fsyncs'", "did you mean 'fsync'?");
+    }
+
+    #[test]
+    fn there_is_a_store_where_there_is_a_directory_for_it() {
+        assert_eq!(checked("[store]\ndurability = 'os'").unwrap().store, None);
+        let store = checked("data_dir = '/data'\n[store]\ndurability = 'os'").unwrap().store.unwrap();
+        assert_eq!((store.directory, store.durability), ("/data".into(), Durability::Os));
     }
 
     #[test]

@@ -26,7 +26,6 @@ mod rules_reload;
 mod send;
 mod serve;
 mod shard_thread;
-#[allow(dead_code, reason = "the thread that uses it comes when the hub gives it batches")]
 mod store;
 mod sys_topics;
 mod transport;
@@ -55,6 +54,7 @@ fn main() -> ExitCode {
         Command::Demo => block_on(demo::run()),
         Command::Passwd(options) => authentication::command::passwd(&options),
         Command::Device(DeviceCommand::Add(options)) => authentication::command::device_add(&options),
+        Command::Store(command) => store::command::run(&command),
         Command::Rules(command) => rules_command::run(&command),
         Command::Bench(command) => bench::run(&command),
     }

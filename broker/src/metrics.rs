@@ -13,6 +13,8 @@ use prometheus_client::registry::Registry;
 use crate::back_off::BackOff;
 use crate::bridge::BridgeStatus;
 use crate::rules_reload::RulesStatus;
+use crate::store::StoreHealth;
+use crate::store::status::Histogram;
 use crate::transport::TransportKind;
 use crate::transport::tls::TlsFailure;
 use crate::transport::upgrade::UpgradeRefusal;
@@ -173,7 +175,10 @@ struct Metric {
 
 /// What all counters showed at one moment.
 #[derive(Debug, Default)]
-pub struct Snapshot(Vec<Metric>);
+pub struct Snapshot {
+    metrics: Vec<Metric>,
+    commit_seconds: Option<Histogram>,
+}
 
 impl Snapshot {
     /// What the process has counted, and the sum of what its shards have; `answered` of `shards` gave theirs.
@@ -259,6 +264,12 @@ impl Snapshot {
         });
     }
 
+    /// Adds how the store is doing.
+    pub fn add_store(&mut self, store: &StoreHealth) {
+        store.each(&mut |name, help, value, is_gauge| self.add(name, help, &[], value, is_gauge));
+        self.commit_seconds = Some(store.commit_seconds());
+    }
+
     /// Prometheus text, in the OpenMetrics form.
     pub fn into_text(self) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix(PREFIX);
@@ -293,16 +304,22 @@ impl Snapshot {
         is_gauge: bool,
     ) {
         let value = (labels, value);
-        match self.0.iter_mut().find(|metric| metric.name == name) {
+        match self.metrics.iter_mut().find(|metric| metric.name == name) {
             Some(metric) => metric.values.push(value),
-            None => self.0.push(Metric { name, help, is_gauge, values: vec![value] }),
+            None => self.metrics.push(Metric { name, help, is_gauge, values: vec![value] }),
         }
     }
 }
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        for Metric { name, help, is_gauge, values } in &self.0 {
+        if let Some(Histogram { sum, count, buckets }) = &self.commit_seconds {
+            let help = "Seconds that commits of the store took, those that had nothing to write included";
+            encoder
+                .encode_descriptor("store_commit_seconds", help, None, MetricType::Histogram)?
+                .encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)?;
+        }
+        for Metric { name, help, is_gauge, values } in &self.metrics {
             let kind = if *is_gauge { MetricType::Gauge } else { MetricType::Counter };
             let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
             for (labels, value) in values {

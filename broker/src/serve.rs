@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bugle_core::hub::ShardConfig;
-use bugle_core::store::WallTime;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -28,6 +27,7 @@ use crate::listener::{Door, bind};
 use crate::metrics::ProcessCounters;
 use crate::rules_reload::{RulesReload, RulesStatus};
 use crate::shard_thread::{self, Clock, Control, ShardHandle, ShardSender};
+use crate::store::{self, Database, OpenError, ReadError, StoreHandle};
 use crate::sys_topics;
 use crate::transport::TransportSettings;
 use crate::transport::greeting::Admission;
@@ -58,14 +58,14 @@ pub enum ServeError {
     /// A certificate or a key can't be used.
     #[error("[tls] {0}")]
     Tls(String),
-    /// The data directory could not be made.
-    #[error("cannot use {path} as data directory: {source}. Name another with --data-dir")]
-    DataDirectory {
-        /// The directory.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
+    /// The store can't be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// What is kept can't be read.
+    #[error(
+        "the store can't be read: {0}. `bugle store verify` says more; with its files moved away the gateway starts empty"
+    )]
+    Restore(#[from] ReadError),
     /// The system has no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
@@ -132,6 +132,7 @@ pub struct Gateway {
     /// Asks for what is in files to be read again.
     reloads: Vec<Arc<Notify>>,
     bridges: Bridges,
+    store: Option<StoreHandle>,
     _handshakes: HandshakeThread,
 }
 
@@ -145,11 +146,13 @@ impl Gateway {
     /// Starts one. Must be called within a runtime, where its listeners then live.
     pub fn start(config: &Config) -> Result<Self, ServeError> {
         getrandom::fill(&mut [0; 8]).map_err(ServeError::Random)?;
-        if let Some(path) = &config.data_dir {
-            std::fs::create_dir_all(path)
-                .map_err(|source| ServeError::DataDirectory { path: path.display().to_string(), source })?;
-            tracing::info!(path = %path.display(), "the data directory is there; this version stores nothing in it yet");
-        }
+        let database = match &config.store {
+            Some(settings) => {
+                tracing::info!(path = %settings.database().display(), durability = settings.durability.promise(), "what must last is kept");
+                Some((Database::open(settings)?, settings.clone()))
+            }
+            None => None,
+        };
         let tls = match &config.tls {
             None => None,
             Some(files) => Some((files.clone(), files.load().map_err(ServeError::Tls)?)),
@@ -165,6 +168,13 @@ impl Gateway {
         let known = config.credentials_place.load_known().map_err(ServeError::Credentials)?;
         let known = Arc::new(ArcSwap::from_pointee(known));
         let (authenticator, judge) = authentication::judge(known.clone(), hook);
+        let store = database.map(|(database, settings)| {
+            store::start(database, settings, config.shards, Box::new(move || clock.wall()))
+        });
+        let (store, mut store_ends) = match store.transpose()? {
+            Some((store, ends)) => (Some(store), ends.into_iter()),
+            None => (None, Vec::new().into_iter()),
+        };
         let mut shards = Vec::new();
         for (index, ends) in connect_shards(config.shards).into_iter().enumerate() {
             let shard = ShardConfig {
@@ -174,11 +184,17 @@ impl Gateway {
                 prefix: config.prefix.clone(),
                 rules: config.rules.clone(),
                 credentials: config.credentials.clone(),
-                durable: false,
-                wall_at_start: WallTime::default(),
+                durable: store.is_some(),
+                wall_at_start: clock.wall_at_start(),
             };
             let authenticator = authenticator.clone();
-            shards.push(shard_thread::start(shard, ends, clock, counters.clone(), authenticator)?);
+            let store_end = store_ends.next();
+            let counters = counters.clone();
+            shards.push(shard_thread::start(shard, ends, clock, counters, authenticator, store_end)?);
+        }
+        if let Some(store) = &store {
+            // Nobody is served before all that was kept is there.
+            store.wait_restored()?;
         }
 
         let senders: Vec<ShardSender> = shards.iter().map(|shard| shard.sender.clone()).collect();
@@ -200,6 +216,7 @@ impl Gateway {
             certificates: None,
             reloads: Vec::new(),
             bridges,
+            store,
             _handshakes: handshakes,
         };
         let mut endpoints = Vec::new();
@@ -250,7 +267,8 @@ impl Gateway {
             }
             gateway.admin = Some(address);
             let bridges = gateway.bridges.statuses();
-            let admin = Admin { shards: senders, counters, clock, door, bridges, rules };
+            let store = gateway.store.as_ref().map(StoreHandle::health);
+            let admin = Admin { shards: senders, counters, clock, door, bridges, rules, store };
             gateway.listeners.spawn(admin::serve(listener, admin));
         }
         Ok(gateway)
@@ -299,6 +317,13 @@ impl Gateway {
             return tracing::warn!("a shard did not end in time");
         }
         self.shards.into_iter().for_each(ShardHandle::join);
+        if let Some(store) = self.store
+            && !store.stop(STOP)
+        {
+            tracing::error!(
+                "the store did not commit everything in time; what it has not, nobody was told that it has"
+            );
+        }
     }
 
     /// What is listening, and what to try.

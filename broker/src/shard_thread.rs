@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bugle_core::hub::{
     ConnectionKey, Counters, Credentials, Judgement, PeerBatch, Shard, ShardConfig, Transmit,
@@ -19,6 +19,7 @@ use bugle_core::hub::{
 use bugle_core::model::Instant;
 use bugle_core::rules::Rules;
 use bugle_core::session::Protocol;
+use bugle_core::store::{Restored, StoreEvent, WallTime};
 use slotmap::SecondaryMap;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
@@ -29,6 +30,7 @@ use crate::authentication::Authenticator;
 use crate::connection::{self, Connection};
 use crate::fifo::{self, FifoEnds, Link, Put};
 use crate::metrics::ProcessCounters;
+use crate::store::link::{self, StoreEnd, StoreLink};
 use crate::transport::Layers;
 
 /// Connections that wait for the shard to take them over.
@@ -53,14 +55,30 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long clients have for their goodbye when the process stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The gateway's clock, common to all shards.
+/// The gateway's clock, common to all shards. It shows the wall's time as it goes on from the start: a jump of that
+/// clock changes nothing.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock(std::time::Instant);
+pub struct Clock {
+    start: std::time::Instant,
+    wall_at_start: WallTime,
+}
 
 impl Clock {
     /// A clock that starts now.
     pub fn start() -> Self {
-        Self(std::time::Instant::now())
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall_at_start = WallTime(since_1970.as_millis() as u64);
+        Self { start: std::time::Instant::now(), wall_at_start }
+    }
+
+    /// The time of the wall when it started.
+    pub fn wall_at_start(self) -> WallTime {
+        self.wall_at_start
+    }
+
+    /// The present time of the wall.
+    pub fn wall(self) -> WallTime {
+        WallTime(self.wall_at_start.0 + self.now().as_millis())
     }
 
     /// The present moment.
@@ -70,7 +88,7 @@ impl Clock {
 
     /// Time since it started.
     pub fn elapsed(self) -> Duration {
-        self.0.elapsed()
+        self.start.elapsed()
     }
 
     fn at(self, moment: Instant) -> tokio::time::Instant {
@@ -166,6 +184,7 @@ pub fn start(
     clock: Clock,
     counters: Arc<ProcessCounters>,
     authenticator: Authenticator,
+    store: Option<StoreEnd>,
 ) -> std::io::Result<ShardHandle> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (arrivals, arriving) = mpsc::channel(ARRIVALS);
@@ -174,8 +193,12 @@ pub fn start(
     let judge = (authenticator, control.clone());
     let thread = std::thread::Builder::new().name(format!("shard-{}", config.index)).spawn(move || {
         let shard = Shard::new(config, Box::new(fill_random));
-        let host = Rc::new(ShardHost::new(shard, clock, counters, ends.outgoing, judge));
+        let to_store = store.as_ref().map(|end| end.link.clone());
+        let host = Rc::new(ShardHost::new(shard, clock, counters, ends.outgoing, judge, to_store));
         let tasks = LocalSet::new();
+        if let Some(end) = store {
+            tasks.spawn_local(link::serve(host.clone(), end));
+        }
         for (from, fifo) in ends.incoming {
             tasks.spawn_local(fifo::receive(host.clone(), from, fifo));
         }
@@ -203,6 +226,8 @@ pub struct ShardHost {
     read_buffer: RefCell<Box<[u8]>>,
     scratch: RefCell<Vec<u8>>,
     links: RefCell<Vec<Option<Link>>>,
+    /// The way to the durable store, if there is one.
+    store: Option<StoreLink>,
     /// Who waits until all clients have been judged by new rules.
     judging: RefCell<Vec<oneshot::Sender<()>>>,
     /// Who judges credentials, and the way back.
@@ -224,6 +249,7 @@ impl ShardHost {
         counters: Arc<ProcessCounters>,
         outgoing: Vec<Option<mpsc::Sender<PeerBatch>>>,
         judge: (Authenticator, mpsc::Sender<Control>),
+        store: Option<StoreLink>,
     ) -> Self {
         Self {
             shard: RefCell::new(shard),
@@ -233,6 +259,7 @@ impl ShardHost {
             read_buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
             scratch: RefCell::new(Vec::with_capacity(2 * TRANSMIT)),
             links: RefCell::new(outgoing.into_iter().map(|sender| sender.map(Link::new)).collect()),
+            store,
             judging: RefCell::default(),
             judge,
             wake: Notify::new(),
@@ -271,6 +298,26 @@ impl ShardHost {
     /// Tells the shard whether the FIFO to another takes more.
     pub fn set_peer_room(&self, peer: u16, room: bool) {
         self.caught("room at another shard", |shard, _| shard.peer_has_room(peer, room));
+        self.wake.notify_one();
+    }
+
+    /// Gives the shard something that was kept when the gateway was stopped.
+    pub fn handle_restored(&self, restored: Restored) {
+        self.tick();
+        self.caught("something from the store", |shard, now| shard.handle_restored(restored, now));
+        self.wake.notify_one();
+    }
+
+    /// Tells the shard what the store says.
+    pub fn handle_store(&self, event: StoreEvent) {
+        self.tick();
+        self.caught("word from the store", |shard, now| shard.handle_store(event, now));
+        self.wake.notify_one();
+    }
+
+    /// Tells the shard whether the store takes more.
+    pub fn set_store_room(&self, room: bool) {
+        self.caught("room at the store", |shard, _| shard.store_has_room(room));
         self.wake.notify_one();
     }
 
@@ -485,6 +532,8 @@ impl ShardHost {
         loop {
             self.authenticate();
             let has_forwarded = self.forward();
+            // Before sockets, so that the disk works while they are written.
+            self.store();
             let before = flushes;
             while let Some(Some(key)) =
                 self.caught("the choice of what to write", |shard, _| shard.poll_dirty())
@@ -496,6 +545,7 @@ impl ShardHost {
                 flushes += 1;
                 if flushes == FLUSHES_PER_TURN {
                     self.forward();
+                    self.store();
                     return false;
                 }
             }
@@ -521,6 +571,18 @@ impl ShardHost {
                 self.guarded(refused.key, |shard, now| {
                     shard.handle_authenticated(refused.key, Judgement::Unavailable, now);
                 });
+            }
+        }
+    }
+
+    /// Hands the store what is to last.
+    fn store(&self) {
+        let Some(link) = &self.store else { return };
+        while let Some(Some(batch)) =
+            self.caught("what there is for the store", |shard, _| shard.poll_store())
+        {
+            if !link.put(batch) {
+                self.caught("a full store", |shard, _| shard.store_has_room(false));
             }
         }
     }

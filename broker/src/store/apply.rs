@@ -46,9 +46,11 @@ impl ClientNumbers {
         Ok(number)
     }
 
-    fn remove(&mut self, connection: &Connection, client: &Identity) -> rusqlite::Result<()> {
+    /// Takes the name of a client out that has nothing queued.
+    fn forget_idle(&mut self, connection: &Connection, client: &Identity) -> rusqlite::Result<()> {
         self.0.swap_remove(client);
-        connection.prepare_cached("DELETE FROM client WHERE name = ?1")?.execute([client.as_str()])?;
+        let sql = "DELETE FROM client WHERE name = ?1 AND id NOT IN (SELECT q.client FROM queue q WHERE q.client = client.id)";
+        connection.prepare_cached(sql)?.execute([client.as_str()])?;
         Ok(())
     }
 
@@ -103,19 +105,6 @@ impl Writer<'_> {
                     self.connection.prepare_cached("DELETE FROM record WHERE kind = ?1 AND owner = ?2")?;
                 delete.execute((kind.as_str(), client.as_str()))?;
             }
-            if let Some(number) = number {
-                let mut delete = self
-                    .connection
-                    .prepare_cached("DELETE FROM queue WHERE client = ?1 RETURNING message")?;
-                let mut rows = delete.query([number])?;
-                while let Some(row) = rows.next()? {
-                    *self.waiting.entry(MessageNumber(from_column(row.get(0)?))).or_default() -= 1;
-                }
-                if changes.queue.is_empty() {
-                    // Else names of clients that come once would pile up.
-                    clients.remove(self.connection, client)?;
-                }
-            }
         }
         for ((kind, key), record) in &changes.records {
             write_record(self.connection, *kind, client.as_str(), key, record.as_ref())?;
@@ -148,6 +137,10 @@ impl Writer<'_> {
                 // Nothing of that client is queued.
                 (QueueChange::Stage(_) | QueueChange::Remove, None) => {}
             }
+        }
+        if changes.ended {
+            // Else names of clients that come once would pile up.
+            clients.forget_idle(self.connection, client)?;
         }
         Ok(())
     }

@@ -1,17 +1,15 @@
 //! Reads a client's queue as it stands after all operations that were taken, committed or not.
 
-use std::num::NonZeroU16;
 use std::ops::Bound;
 
 use bugle_core::model::Identity;
-use bugle_core::store::{MessageNumber, QueuedMessage, Sequence, Stage};
+use bugle_core::store::{MessageNumber, QueuedMessage, Sequence};
 use rusqlite::Connection;
 
 use super::apply::ClientNumbers;
 use super::pending::{Pending, QueueChange};
-use super::rows::{
-    MESSAGE_COLUMNS, ReadError, column, content_bytes, from_column, optional_text, read_expiry, read_message,
-};
+use super::restore::{QUEUED_COLUMNS, read_queued};
+use super::rows::{MESSAGE_COLUMNS, ReadError, column, content_bytes, read_expiry, read_message};
 
 /// How much is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -34,33 +32,27 @@ pub fn fetch(
 ) -> Result<(Vec<QueuedMessage>, bool), ReadError> {
     let changes = pending.client_changes(client);
     let mut taken = Taken { window, messages: Vec::new(), bytes: 0 };
-    let is_ended = changes.is_some_and(|changes| changes.ended);
-    if !is_ended && let Some(number) = clients.find(connection, client)? {
+    if let Some(number) = clients.find(connection, client)? {
         let sql = format!(
-            "SELECT q.sequence, q.message, q.entry, q.packet_id, q.released, q.expires_ms, {MESSAGE_COLUMNS} \
-             FROM queue q JOIN message m ON m.number = q.message \
+            "SELECT {QUEUED_COLUMNS}, {MESSAGE_COLUMNS} FROM queue q JOIN message m ON m.number = q.message \
              WHERE q.client = ?1 AND q.sequence > ?2 ORDER BY q.sequence"
         );
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query((number, column(window.after.0)))?;
         while let Some(row) = rows.next()? {
-            let sequence = Sequence(from_column(row.get(0)?));
-            let stage = match changes.and_then(|changes| changes.queue.get(&sequence)) {
+            let mut message = match read_queued(row) {
+                Ok(message) => message,
+                Err(ReadError::Row(fault)) => {
+                    tracing::error!(%client, %fault, "left as it is, and not delivered; `bugle store verify` says more");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match changes.and_then(|changes| changes.queue.get(&message.sequence)) {
                 Some(QueueChange::Remove) => continue,
-                Some(QueueChange::Stage(stage) | QueueChange::Add { stage, .. }) => *stage,
-                None => Stage {
-                    packet_id: row.get::<_, Option<u16>>(3)?.and_then(NonZeroU16::new),
-                    released: row.get(4)?,
-                },
-            };
-            let message = QueuedMessage {
-                sequence,
-                number: MessageNumber(from_column(row.get(1)?)),
-                message: read_message(row, 6)?,
-                expires: read_expiry(row, 5)?,
-                entry: optional_text(row, 2)?.unwrap_or_default().to_owned(),
-                stage,
-            };
+                Some(QueueChange::Stage(stage) | QueueChange::Add { stage, .. }) => message.stage = *stage,
+                None => {}
+            }
             if !taken.take(message) {
                 return Ok((taken.messages, true));
             }

@@ -51,7 +51,7 @@ pub enum QueueChange {
 /// What becomes of what is one client's.
 #[derive(Debug, Default)]
 pub struct ClientChanges {
-    /// Its session's records and queue, as they are committed, go before all else.
+    /// Its session's records, as they are committed, go before all else.
     pub ended: bool,
     /// Records by kind and key; none: removed.
     pub records: Map<(RecordKind, Arc<str>), Option<RecordValue>>,
@@ -150,7 +150,6 @@ impl Pending {
                 match changes.queue.get_mut(&sequence) {
                     Some(QueueChange::Add { stage, .. } | QueueChange::Stage(stage)) => *stage = now,
                     Some(QueueChange::Remove) => {}
-                    None if changes.ended => {}
                     None => {
                         changes.queue.insert(sequence, QueueChange::Stage(now));
                         self.bytes += CHANGE;
@@ -160,8 +159,7 @@ impl Pending {
             StoreOperation::Dequeue { client, sequence } => {
                 let changes = self.client(client);
                 let old = changes.queue.remove(&sequence);
-                let is_committed = !changes.ended && !matches!(old, Some(QueueChange::Add { .. }));
-                if is_committed {
+                if !matches!(old, Some(QueueChange::Add { .. })) {
                     changes.queue.insert(sequence, QueueChange::Remove);
                     self.bytes += CHANGE;
                 }
@@ -278,7 +276,6 @@ impl Pending {
     fn end_session(&mut self, client: &Identity) {
         let changes = self.client(client.clone());
         let is_first = !std::mem::replace(&mut changes.ended, true);
-        let queue = std::mem::take(&mut changes.queue);
         let mut freed = 0;
         changes.records.retain(|(kind, key), record| {
             let stays = !kind.ends_with_session();
@@ -286,7 +283,6 @@ impl Pending {
             stays
         });
         self.bytes = self.bytes + if is_first { CHANGE } else { 0 } - freed;
-        queue.into_values().for_each(|change| self.forget(Some(change)));
     }
 
     /// A change that no longer counts.

@@ -77,7 +77,7 @@ pub const VERSION_1: &str = "
 ";
 
 /// Pages of the log after which it is copied to the database: 16 MiB.
-const CHECKPOINT_PAGES: u32 = 4096;
+pub const CHECKPOINT_PAGES: u32 = 4096;
 /// Bytes of the log's file that are kept when it starts anew.
 const KEPT_LOG: u32 = 64 * 1024 * 1024;
 /// How long another program that has locked the database is waited for, in milliseconds.
@@ -94,7 +94,8 @@ pub fn set_up(connection: &Connection, settings: &StoreSettings) -> rusqlite::Re
     connection.pragma_update(None, "cache_size", -i64::from(settings.cache_kib))?;
     connection.pragma_update(None, "synchronous", settings.durability.synchronous())?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    // The thread does it, after it has told who waits for the commit.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", KEPT_LOG)?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What the operator decides about the store: `[store]` of the configuration.
 
-use std::path::PathBuf;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,42 @@ impl Durability {
                 "none: what was acknowledged as stored survives a crash of the process; power loss may cost all of it"
             }
         }
+    }
+}
+
+/// The section as it stands in the file. A key that isn't there keeps its default.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreSection {
+    /// What a commit waits for: `fsync`, `os` or `none`.
+    durability: Durability,
+    /// MiB of the database that are kept in memory.
+    cache_mib: u32,
+    /// MiB that may wait to be committed while the disk doesn't take them.
+    pending_mib: u32,
+}
+
+impl Default for StoreSection {
+    fn default() -> Self {
+        Self { durability: Durability::Fsync, cache_mib: 64, pending_mib: 64 }
+    }
+}
+
+impl StoreSection {
+    /// The settings of a store in `directory`, if every value is within its range.
+    pub fn checked(&self, directory: &Path) -> Result<StoreSettings, String> {
+        let within = |key, value, range: RangeInclusive<u32>| match range.contains(&value) {
+            true => Ok(()),
+            false => Err(format!("store.{key} = {value} is not within {} to {}", range.start(), range.end())),
+        };
+        within("cache_mib", self.cache_mib, 1..=65_536)?;
+        within("pending_mib", self.pending_mib, 1..=65_536)?;
+        Ok(StoreSettings {
+            directory: directory.to_owned(),
+            durability: self.durability,
+            cache_kib: self.cache_mib * 1024,
+            pending_bytes: self.pending_mib as usize * 1024 * 1024,
+        })
     }
 }
 

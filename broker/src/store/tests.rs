@@ -1,5 +1,9 @@
 //! Folding, writing and reading against real SQLite files.
 
+mod running;
+mod thread;
+
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,19 +21,40 @@ use super::settings::{Durability, StoreSettings};
 
 const ALL: Window = Window { after: Sequence(0), messages: 100, bytes: 1 << 20 };
 
-/// A store in a directory of its own, which goes with it.
+/// A new directory for a store, which goes with it.
+struct Place(StoreSettings);
+
+impl Deref for Place {
+    type Target = StoreSettings;
+
+    fn deref(&self) -> &StoreSettings {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // The system clears its temporary files in any case.
+        let _ = std::fs::remove_dir_all(&self.0.directory);
+    }
+}
+
+fn place() -> Place {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let directory: PathBuf =
+        std::env::temp_dir().join(format!("bugle-store-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let durability = Durability::Fsync;
+    Place(StoreSettings { directory, durability, cache_kib: 1024, pending_bytes: 1 << 20 })
+}
+
+/// A store without its thread.
 struct Store {
-    settings: StoreSettings,
     connection: Connection,
     pending: Pending,
     clients: ClientNumbers,
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        // The system clears its temporary files in any case.
-        let _ = std::fs::remove_dir_all(&self.settings.directory);
-    }
+    _place: Place,
 }
 
 impl Store {
@@ -40,16 +65,10 @@ impl Store {
     }
 
     fn without_tables() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory: PathBuf =
-            std::env::temp_dir().join(format!("bugle-store-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let durability = Durability::Fsync;
-        let settings = StoreSettings { directory, durability, cache_kib: 1024, pending_bytes: 1 << 20 };
-        let connection = Connection::open(settings.database()).unwrap();
-        schema::set_up(&connection, &settings).unwrap();
-        Self { settings, connection, pending: Pending::new(1), clients: ClientNumbers::default() }
+        let place = place();
+        let connection = Connection::open(place.database()).unwrap();
+        schema::set_up(&connection, &place).unwrap();
+        Self { connection, pending: Pending::new(1), clients: ClientNumbers::default(), _place: place }
     }
 
     fn fold(&mut self, operations: impl IntoIterator<Item = StoreOperation>) {
@@ -139,7 +158,7 @@ fn a_message_is_kept_once_and_goes_with_the_last_who_waits_for_it() {
     store.fold([dequeue("b", 1)]);
     store.commit();
     assert_eq!(store.count("message"), 1);
-    store.fold([StoreOperation::EndSession { client: Identity::new("c") }]);
+    store.fold([dequeue("c", 1), StoreOperation::EndSession { client: Identity::new("c") }]);
     store.commit();
     assert_eq!((store.count("message"), store.count("queue")), (0, 0));
     assert_eq!(store.count("client"), 2, "the name of the one whose session ended has gone too");
@@ -162,8 +181,9 @@ fn a_queue_reads_the_same_before_and_after_the_commit() {
 }
 
 #[test]
-fn the_end_of_a_session_takes_what_is_its_own() {
+fn the_end_of_a_session_takes_what_is_its_own_and_leaves_what_waits_for_its_client() {
     let mut store = Store::new();
+    store.fold([put(1, "on"), enqueue("a", 1, 1)]);
     let kinds = [RecordKind::Session, RecordKind::Subscription, RecordKind::Received, RecordKind::Moderation];
     store.fold(kinds.map(|kind| record(kind, "a", "k")));
     store.commit();
@@ -175,6 +195,8 @@ fn the_end_of_a_session_takes_what_is_its_own() {
     let mut statement = store.connection.prepare("SELECT kind || key FROM record ORDER BY kind").unwrap();
     let left: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
     assert_eq!(left, ["moderationk", "session"]);
+    drop(statement);
+    assert_eq!(store.queue("a", ALL).0, [(1, "on".to_owned(), 0)]);
 }
 
 #[test]
