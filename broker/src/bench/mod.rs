@@ -4,7 +4,7 @@
 //! The way in: [`options`] is the command line, [`plan`] says who sends what to whom, [`open`] connects them,
 //! [`load`] is the one thread that sends and counts over [`wire`], [`report`] prints, [`process`] looks at the broker.
 //! [`slow`] are readers that don't keep up, [`handles`] what a device announces. [`idle`] and [`storm`] measure
-//! connections, [`retained`] what a broker keeps; [`floor`] is the copy-only broker.
+//! connections, [`retained`] what a broker keeps, [`store`] the durable store by itself; [`floor`] is the copy-only broker.
 //!
 //! Nothing here uses the gateway's own sessions: the generator counts by walking length prefixes, so that it costs
 //! less than what it measures.
@@ -20,6 +20,7 @@ mod process;
 mod report;
 mod retained;
 mod slow;
+mod store;
 mod storm;
 mod stream;
 mod wire;
@@ -78,6 +79,7 @@ fn measured(command: &BenchCommand) -> Result<ExitCode, BenchError> {
         BenchCommand::Idle(options) => return idle::run(options),
         BenchCommand::Retained(options) => return retained::run(options),
         BenchCommand::Storm(options) => return storm::run(options),
+        BenchCommand::Store(options) => return store::run(options),
         BenchCommand::Subscriptions(options) => (Plan::subscriptions(options), &options.load),
         BenchCommand::Fanout(options) => (Plan::fanout(options), &options.load),
         BenchCommand::Pairs(options) => (Plan::pairs(options), &options.load),

@@ -1,12 +1,14 @@
 //! The command line of `bugle bench`.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use super::wire::KEEP_ALIVE;
+use crate::store::settings::Durability;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
@@ -29,6 +31,8 @@ pub enum BenchCommand {
     Idle(IdleOptions),
     /// Connections a second.
     Storm(StormOptions),
+    /// The durable store by itself, on a disk of your choice, and what one fdatasync costs there.
+    Store(StoreOptions),
 }
 
 /// Where the copy-only broker is.
@@ -169,6 +173,38 @@ pub struct RetainedOptions {
     pub json: bool,
 }
 
+/// A store without clients.
+#[derive(Clone, Debug, Args)]
+pub struct StoreOptions {
+    /// A new directory on the disk to be measured; it goes at the end.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// How long each course is measured.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub seconds: Duration,
+    /// Bytes of a message.
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
+    pub payload: u16,
+    /// Clients that messages are queued for, in turn.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub clients: u32,
+    /// Messages that wait for their commit at any time.
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub window: u32,
+    /// What a commit waits for: fsync, os or none.
+    #[arg(long, value_name = "LEVEL", default_value = "fsync", value_parser = durability)]
+    pub durability: Durability,
+    /// Sessions of the start that is measured; 0: none is.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub sessions: u32,
+    /// Messages that are queued for them.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub queued: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Connections that do nothing.
 #[derive(Debug, Args)]
 pub struct IdleOptions {
@@ -266,6 +302,13 @@ impl std::fmt::Display for Target {
         };
         write!(formatter, "{scheme}://{}", self.address)
     }
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    use serde::de::IntoDeserializer;
+    use serde::de::value::{Error, StrDeserializer};
+    let word: StrDeserializer<'_, Error> = text.into_deserializer();
+    serde::Deserialize::deserialize(word).map_err(|error| error.to_string())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

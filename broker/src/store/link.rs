@@ -39,16 +39,13 @@ impl StoreEnd {
         Self { link: StoreLink { shard, exchange }, kept, is_restored }
     }
 
-    /// The pieces of what is kept, until there are no more. For those that aren't shards.
-    #[cfg(test)]
-    pub fn take_all(mut self) -> Vec<Restored> {
-        let mut all = Vec::new();
+    /// Gives all that is kept to `each`. For those that aren't shards.
+    pub fn take_all(mut self, mut each: impl FnMut(Restored)) {
         while let Some(piece) = self.kept.blocking_recv() {
-            all.extend(piece);
+            piece.into_iter().for_each(&mut each);
         }
         // Who waited for it may have gone.
         let _ = self.is_restored.send(Ok(()));
-        all
     }
 }
 

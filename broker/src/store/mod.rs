@@ -9,7 +9,7 @@
 
 mod apply;
 pub mod command;
-mod exchange;
+pub mod exchange;
 mod fetch;
 pub mod link;
 mod open;
@@ -132,6 +132,11 @@ impl StoreHandle {
     pub fn wait_restored(&self) -> Result<(), ReadError> {
         // A shard that ends before it has everything says nothing; then neither does its end of this.
         self.restored.iter().take(usize::from(self.shards)).collect()
+    }
+
+    /// The way to it, for those that aren't shards.
+    pub fn exchange(&self) -> Arc<Exchange> {
+        self.exchange.clone()
     }
 
     /// Where to look at how it is doing.

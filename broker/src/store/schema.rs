@@ -76,8 +76,6 @@ pub const VERSION_1: &str = "
     ) STRICT;
 ";
 
-/// Pages of the log after which it is copied to the database: 16 MiB.
-pub const CHECKPOINT_PAGES: u32 = 4096;
 /// Bytes of the log's file that are kept when it starts anew.
 const KEPT_LOG: u32 = 64 * 1024 * 1024;
 /// How long another program that has locked the database is waited for, in milliseconds.

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+/// 16 MiB of log.
+const CHECKPOINT_PAGES: u32 = 4096;
+
 /// What a commit waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -52,11 +55,11 @@ impl Durability {
 #[serde(default, deny_unknown_fields)]
 pub struct StoreSection {
     /// What a commit waits for: `fsync`, `os` or `none`.
-    durability: Durability,
+    pub durability: Durability,
     /// MiB of the database that are kept in memory.
-    cache_mib: u32,
+    pub cache_mib: u32,
     /// MiB that may wait to be committed while the disk doesn't take them.
-    pending_mib: u32,
+    pub pending_mib: u32,
 }
 
 impl Default for StoreSection {
@@ -79,6 +82,7 @@ impl StoreSection {
             durability: self.durability,
             cache_kib: self.cache_mib * 1024,
             pending_bytes: self.pending_mib as usize * 1024 * 1024,
+            checkpoint_pages: CHECKPOINT_PAGES,
         })
     }
 }
@@ -94,6 +98,8 @@ pub struct StoreSettings {
     pub cache_kib: u32,
     /// Bytes that aren't committed yet beyond which it takes no more batches.
     pub pending_bytes: usize,
+    /// Pages of the log after which it is copied to the database.
+    pub checkpoint_pages: u32,
 }
 
 impl StoreSettings {

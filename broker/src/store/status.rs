@@ -105,9 +105,9 @@ impl StoreStatus {
         self.checkpoint_failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many operations could not be carried out, for their message wasn't there.
-    pub fn refused(&self, count: u64) {
-        self.refused.fetch_add(count, Ordering::Relaxed);
+    /// So many operations could not be carried out, for their message wasn't there. Whether these are the first.
+    pub fn refused(&self, count: u64) -> bool {
+        count > 0 && self.refused.fetch_add(count, Ordering::Relaxed) == 0
     }
 
     /// Bytes that aren't committed.

@@ -1,5 +1,6 @@
 //! Folding, writing and reading against real SQLite files.
 
+mod crash;
 mod running;
 mod thread;
 
@@ -46,7 +47,13 @@ fn place() -> Place {
         std::env::temp_dir().join(format!("bugle-store-{}-{number}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let durability = Durability::Fsync;
-    Place(StoreSettings { directory, durability, cache_kib: 1024, pending_bytes: 1 << 20 })
+    Place(StoreSettings {
+        directory,
+        durability,
+        cache_kib: 1024,
+        pending_bytes: 1 << 20,
+        checkpoint_pages: 1000,
+    })
 }
 
 /// A store without its thread.

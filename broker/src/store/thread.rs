@@ -22,7 +22,6 @@ use super::fetch::{Window, fetch};
 use super::open::Database;
 use super::pending::Pending;
 use super::rows::ReadError;
-use super::schema::CHECKPOINT_PAGES;
 use super::settings::StoreSettings;
 use super::status::StoreStatus;
 
@@ -189,9 +188,11 @@ impl StoreThread {
             )?;
         }
         transaction.commit()?;
-        if refused > 0 {
-            self.status.refused(refused);
-            tracing::error!(refused, "messages were to be queued that the store has not; please report");
+        if self.status.refused(refused) {
+            tracing::error!(
+                refused,
+                "messages were to be queued that the store has not, or twice; please report. More are only counted"
+            );
         }
         if sweeps {
             self.swept_at = now;
@@ -222,7 +223,7 @@ impl StoreThread {
 
     /// Copies the log to the database when it is long. After shards have heard of the commit, since it takes a while.
     fn checkpoint(&mut self) {
-        if self.database.log_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES {
+        if self.database.log_pages.load(Ordering::Relaxed) < self.settings.checkpoint_pages {
             return;
         }
         let copied = self.database.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {

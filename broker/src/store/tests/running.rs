@@ -7,6 +7,7 @@ use bugle_core::store::{BatchNumber, Restored, StoreBatch, StoreEvent, StoreOper
 use tokio::time::timeout;
 
 use crate::store::exchange::{Exchange, Mail};
+use crate::store::link::StoreEnd;
 use crate::store::open::{Database, OpenError};
 use crate::store::settings::StoreSettings;
 use crate::store::{StoreHandle, start};
@@ -34,8 +35,13 @@ impl Running {
     pub fn over(database: Database, settings: &StoreSettings, shards: u16) -> Self {
         let wall = Box::new(|| WallTime(1_000_000));
         let (store, ends) = start(database, settings.clone(), shards, wall).unwrap();
-        let exchange = store.exchange.clone();
-        let takers: Vec<_> = ends.into_iter().map(|end| std::thread::spawn(|| end.take_all())).collect();
+        let exchange = store.exchange();
+        let take = |end: StoreEnd| {
+            let mut all = Vec::new();
+            end.take_all(|restored| all.push(restored));
+            all
+        };
+        let takers: Vec<_> = ends.into_iter().map(|end| std::thread::spawn(move || take(end))).collect();
         store.wait_restored().unwrap();
         let restored = takers.into_iter().map(|taker| taker.join().unwrap()).collect();
         let (last, mail) = (vec![0; shards.into()], (0..shards).map(|_| Vec::new()).collect());
