@@ -1,6 +1,7 @@
 //! Folding, writing and reading against real SQLite files.
 
 mod crash;
+mod model;
 mod running;
 mod thread;
 

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::running::Running;
 use super::{dequeue, enqueue, message, place, put, record, written};
+use crate::store::command::examine;
 use crate::store::open::{Database, OpenError};
 
 fn fetch(client: &str) -> StoreOperation {
@@ -282,6 +283,58 @@ fn a_file_that_is_sound_and_not_ours_is_left_alone() {
     newer.pragma_update(None, "user_version", 999).unwrap();
     drop(newer);
     assert!(matches!(Database::open(&place), Err(OpenError::Newer { found: 999, .. })));
+}
+
+#[test]
+fn a_store_of_version_1_is_read_as_it_was_written() {
+    let place = place();
+    let connection = Connection::open(place.database()).unwrap();
+    connection.execute_batch(include_str!("version-1.sql")).unwrap();
+    assert_eq!(examine(&connection).unwrap().faults, [""; 0]);
+    drop(connection);
+    let mut store = Running::open(&place, 1).unwrap();
+    let tell = |restored: &Restored| match restored {
+        Restored::Record { kind, owner, key, value, expires } => {
+            format!("{} {owner} {key} {value} {}", kind.as_str(), expires.is_some())
+        }
+        Restored::Queued { client, sequence, bytes, expires, entry } => {
+            format!("queued {client} {} {bytes} {} {entry}", sequence.0, expires.is_some())
+        }
+        Restored::InFlight { client, message } => {
+            let id = message.stage.packet_id.map_or(0, |id| id.get());
+            let (place, released) = (message.sequence.0, message.stage.released);
+            format!(
+                "in flight {client} {place} {id} {released} {} {:?}",
+                message.entry, message.message.origin
+            )
+        }
+        Restored::Retained { version, message, .. } => {
+            format!(
+                "retained {} {} {:?} {:?}",
+                version.number, version.shard, message.origin, message.payload
+            )
+        }
+        Restored::End { next_message } => format!("end {next_message}"),
+    };
+    let told: Vec<String> = store.restored[0].iter().map(tell).collect();
+    let signal = "Signal { sender: \"app\", group: Some(\"floor\"), client: None, mode: Only }";
+    let retained = "Topic { topic: \"a/b\", publisher: \"app\", retain: true }";
+    let expected = [
+        "session lamp-1  {\"v\":1} false".to_owned(),
+        "subscription lamp-1 sig/g/floor {} false".to_owned(),
+        "received lamp-1 7 {} false".to_owned(),
+        "message_id app id-1 {} true".to_owned(),
+        "receipt app 5 {} false".to_owned(),
+        "moderation lamp-1 floor {} true".to_owned(),
+        format!("in flight lamp-1 5 9 true {{\"e\":1}} {signal}"),
+        "queued lamp-1 6 4 false {\"e\":2}".to_owned(),
+        "queued lamp 2 1 2 true {\"e\":3}".to_owned(),
+        format!("retained 12 1 {retained} b\"r\""),
+        "end 3".to_owned(),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(queue(&mut store, "lamp-1"), [5, 6]);
+    assert!(store.stop());
 }
 
 #[test]
