@@ -39,7 +39,7 @@ pub enum PeerMessage {
     Signal(Envelope),
     /// A signal that was copied to the batch; answered by [`PeerMessage::Taken`] if someone waits.
     CopiedSignal(CopiedSignal),
-    /// A message to a plain topic, copied to the batch.
+    /// A message to a plain topic, copied to the batch; answered by [`PeerMessage::Kept`] if someone waits.
     Publish(CopiedPublish),
     /// A message to a plain topic, to be retained as well; answered by [`PeerMessage::Kept`] if someone waits.
     Retain {
@@ -54,6 +54,8 @@ pub enum PeerMessage {
     Kept {
         /// The publish.
         publish: PublishKey,
+        /// Else it couldn't be, and the publisher is to be refused.
+        kept: bool,
     },
     /// Your clients' mailboxes have taken or refused the signal; with the report if that is already final.
     Taken {
@@ -69,12 +71,14 @@ pub enum PeerMessage {
         /// What became of it.
         report: ShardReport,
     },
-    /// A message for one of your members of a share.
+    /// A message for one of your members of a share; answered by [`PeerMessage::Kept`] if someone waits.
     Shared {
         /// `$share/{name}/{filter}`.
         share: Arc<str>,
         /// The message.
         message: Arc<Message>,
+        /// Whom it is answered for; null if nobody waits.
+        publish: PublishKey,
     },
     /// So many members of a share are connected to me.
     ShareMembers {
@@ -185,7 +189,15 @@ pub trait Backbone {
     fn forward(&mut self, peer: ShardIndex, message: PeerMessage);
 
     /// As [`forward`](Self::forward), for a message to a plain topic.
-    fn forward_publish(&mut self, peer: ShardIndex, message: &MessageView<'_>, topic: &str, publisher: &str);
+    /// `publish`: whom it is answered for; null if nobody waits.
+    fn forward_publish(
+        &mut self,
+        peer: ShardIndex,
+        message: &MessageView<'_>,
+        topic: &str,
+        publisher: &str,
+        publish: PublishKey,
+    );
 
     /// As [`forward`](Self::forward), for a signal of which no receipt is wanted, and that isn't urgent.
     fn forward_signal(
@@ -282,9 +294,16 @@ impl Backbone for Fifos {
         }
     }
 
-    fn forward_publish(&mut self, peer: ShardIndex, message: &MessageView<'_>, topic: &str, publisher: &str) {
+    fn forward_publish(
+        &mut self,
+        peer: ShardIndex,
+        message: &MessageView<'_>,
+        topic: &str,
+        publisher: &str,
+        publish: PublishKey,
+    ) {
         if let Some(fifo) = self.peers.get_mut(usize::from(peer)) {
-            fifo.normal.push_publish(message, topic, publisher);
+            fifo.normal.push_publish(message, topic, publisher, publish);
         }
     }
 

@@ -157,9 +157,23 @@ fn run_send(run: Run, Send(_, line, expected): &Send, receipt: ReceiptMode) {
 
 /// All ways to run a case with these two protocols.
 fn runs(from: Kind, to: Kind) -> impl Iterator<Item = Run> {
-    let ways =
-        [(1, None, false), (1, Some(1), true), (3, None, true), (3, Some(2), false), (3, Some(3), false)];
-    ways.into_iter().map(move |(shards, seed, inline)| Run { from, to, shards, seed, inline })
+    let ways = [
+        (1, None, false, false),
+        (1, Some(1), true, false),
+        (3, None, true, false),
+        (3, Some(2), false, false),
+        (3, Some(3), false, false),
+        (1, None, true, true),
+        (3, Some(4), false, true),
+    ];
+    ways.into_iter().map(move |(shards, seed, inline, durable)| Run {
+        from,
+        to,
+        shards,
+        seed,
+        inline,
+        durable,
+    })
 }
 
 fn all_cases(from: Kind, to: Kind) {

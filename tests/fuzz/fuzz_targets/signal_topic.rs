@@ -74,6 +74,7 @@ impl Sender {
                 assigned: false,
                 session: 1,
                 session_present: false,
+                lasts: false,
                 session_expiry: 0,
                 authentication: None,
             }),

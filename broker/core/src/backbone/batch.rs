@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{PeerMessage, Share};
-use crate::hub::SendKey;
+use crate::hub::{PublishKey, SendKey};
 use crate::model::{AsSent, ClientId, Instant, MessageView, OriginView, QoS, Target};
 
 /// Room in bytes and messages that is kept of an empty batch.
@@ -66,6 +66,8 @@ pub struct CopiedPublish {
     message: CopiedMessage,
     topic: Range<u32>,
     publisher: Range<u32>,
+    /// Whom it is answered for; null if nobody waits.
+    pub publish: PublishKey,
 }
 
 /// A signal copied to a batch: without receipt, and not urgent.
@@ -98,7 +100,13 @@ impl PeerBatch {
         Some((self.messages.pop_front()?, &self.copied))
     }
 
-    pub(super) fn push_publish(&mut self, message: &MessageView<'_>, topic: &str, publisher: &str) {
+    pub(super) fn push_publish(
+        &mut self,
+        message: &MessageView<'_>,
+        topic: &str,
+        publisher: &str,
+        publish: PublishKey,
+    ) {
         let copied = &mut self.copied;
         let (topic, publisher) = match copied.last.clone() {
             Some((last_topic, last_publisher))
@@ -113,7 +121,7 @@ impl PeerBatch {
             }
         };
         let message = copied.add(message);
-        self.messages.push_back(PeerMessage::Publish(CopiedPublish { message, topic, publisher }));
+        self.messages.push_back(PeerMessage::Publish(CopiedPublish { message, topic, publisher, publish }));
     }
 
     pub(super) fn push_signal(

@@ -9,6 +9,7 @@
 //!   session goes on whole, so that requests which are in the hub's hands are answered in it (S12). They know it by the
 //!   key of its first connection, its *origin*.
 
+use super::queues::Place;
 use super::timers::Timer;
 use super::{Client, ConnectionKey, Shard, Who};
 use crate::model::{Delivery, Filter, Instant, NEVER_EXPIRES, OfflineFull, Origin, QoS, Status, Will};
@@ -26,6 +27,11 @@ pub(super) struct Away {
 }
 
 impl Away {
+    /// Of a session that was kept over a restart.
+    pub(super) fn restored(ends: Option<Instant>) -> Self {
+        Self { ends, will: None, waits: false }
+    }
+
     /// Whether what comes waits in the mailbox, whatever it is.
     pub(super) fn waits(&self) -> bool {
         self.waits
@@ -78,6 +84,7 @@ impl Shard {
         let (principal, limits) = (client.principal.clone(), client.limits.clone());
         let who = Who { identity: identity.clone(), principal, limits };
         let expiry = client.session_expiry;
+        let stored = std::mem::take(&mut client.stored);
         let will_delay = client.will_delay;
         let session = whole.unwrap_or_else(|| Session::away(self.session_config.clone(), None, now));
         let mut away = Client::new(session, client.limits.clone());
@@ -88,6 +95,7 @@ impl Shard {
         away.session_expiry = expiry;
         away.replays = replays;
         away.foreign = foreign;
+        away.stored = stored;
         if waits {
             (away.origin, away.open_receipts) = (Some(origin), open_receipts);
         }
@@ -105,6 +113,7 @@ impl Shard {
         }
         self.by_identity.insert(identity.clone(), away_key);
         self.counters.sessions_away += 1;
+        self.store_session(away_key, ends);
         self.keep_park(who, park, now);
         let shared = kept.as_mut().map(|kept| kept.take_shared(|share| self.has_connected(share)));
         let mut waiting = waiting;
@@ -118,11 +127,13 @@ impl Shard {
         for delivery in shared.into_iter().flatten().chain(waiting.into_deliveries()) {
             if delivery.share.is_some_and(|share| self.has_connected(share)) {
                 self.hand_on(delivery, now);
-            } else {
+            } else if !delivery.is_queued() {
                 self.mail_away(away_key, delivery, now);
             }
         }
         self.settle(away_key, now);
+        // What waited is in the store; what was written is in the session, if that keeps it.
+        self.unload_queue(&identity, |place| place == Place::Mailbox);
         self.handle_away(away_key, now);
         self.schedule(away_key);
     }
@@ -143,6 +154,7 @@ impl Shard {
         let unacknowledged = if same_protocol { Vec::new() } else { old.session.take_unacknowledged() };
         let Some(client) = self.clients.get_mut(key) else { return false };
         client.inbox = client.inbox.or(old.inbox);
+        client.stored = old.stored;
         if same_protocol {
             client.session.take_up(old.session);
             client.mailbox = old.mailbox;
@@ -174,7 +186,13 @@ impl Shard {
             Some((group, reception))
         });
         client.session.adopt_places(places.collect(), old.inbox);
+        if let Some(identity) = self.clients.get(key).and_then(|client| client.identity.clone()) {
+            self.forget_packets(&identity, now);
+        }
         for delivery in unacknowledged.into_iter().chain(old.mailbox.into_deliveries()) {
+            if delivery.is_queued() && delivery.share.is_none() {
+                continue;
+            }
             // Its shares ended with its filters.
             if delivery.share.is_some() {
                 self.hand_on(delivery, now);
@@ -198,6 +216,7 @@ impl Shard {
         };
         client.client_id = None;
         client.inbox = None;
+        let stored = std::mem::take(&mut client.stored);
         let origin = client.origin.take();
         let who = Who { identity, principal: client.principal.take(), limits: client.limits.clone() };
         let park = std::mem::take(&mut client.park);
@@ -223,9 +242,13 @@ impl Shard {
                 self.hand_on(delivery, now);
                 continue;
             }
+            if delivery.is_queued() {
+                continue;
+            }
             let status = if delivery.is_expired(now) { Status::Expired } else { Status::Offline };
             self.drop_delivery(&delivery, status, now);
         }
+        self.end_queue(&who.identity, stored, now);
         if let Some(will) = will {
             self.fire_will(&who, will, now);
         }

@@ -151,6 +151,7 @@ impl Shard {
         self.counters.clients += 1;
         let is_kept = kept.is_some();
         let session_present = kept.is_some_and(|kept| self.resume_session(kept, key, now));
+        self.store_session(key, None);
         // A session that goes on has its memberships, and what it left.
         if let Some(reception) = request.inbox.filter(|_| !session_present) {
             self.join_provisioned(key, reception);
@@ -158,12 +159,14 @@ impl Shard {
         // A device that goes on with the session of another protocol can't resume its own part of it.
         let client = self.clients.get(key).filter(|client| !client.foreign);
         let session_expiry = client.map_or(0, |client| client.session_expiry);
+        let lasts = client.is_some_and(|client| client.stored);
         let connected = Connected {
             identity,
             assigned: brought_none,
             session,
             session_present,
             session_expiry,
+            lasts,
             authentication,
         };
         self.reply(key, Reply::Connected(connected), now);
@@ -171,6 +174,9 @@ impl Shard {
         if is_kept {
             self.judge_subscriptions(key, &self.rules.clone(), now);
             self.judge_receiving_of(key);
+        }
+        if self.store.is_durable() {
+            self.load_queue(key);
         }
     }
 

@@ -22,6 +22,14 @@ pub struct Counters {
     pub retained_messages: u64,
     /// Bytes of their topics, properties and payloads.
     pub retained_bytes: u64,
+    /// Messages that the store keeps for clients of this shard.
+    pub queued_messages: u64,
+    /// Bytes of their properties and payloads.
+    pub queued_bytes: u64,
+    /// Messages that the store should have had, and hadn't.
+    pub queued_lost: u64,
+    /// Records of the store that couldn't be read.
+    pub records_unread: u64,
     /// Groups and topic filters that clients are subscribed to.
     pub subscriptions: u64,
     /// Memberships and subscriptions that new rules ended.
@@ -84,6 +92,10 @@ impl Default for Counters {
             sessions_ended: 0,
             retained_messages: 0,
             retained_bytes: 0,
+            queued_messages: 0,
+            queued_bytes: 0,
+            queued_lost: 0,
+            records_unread: 0,
             subscriptions: 0,
             subscriptions_ended: 0,
             groups: 0,

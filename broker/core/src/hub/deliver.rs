@@ -156,13 +156,15 @@ impl Shard {
             }
             slot = round.tracker.and_then(|tracker| {
                 let index = self.trackers.get_mut(tracker)?.add_waiting(id);
-                Some(ReceiptSlot { tracker, index })
+                Some(ReceiptSlot::Tracker { tracker, index })
             });
         }
         let delivery = Delivery { slot, ..Delivery::new(round.outgoing.clone(), reception) };
         if let Err(refused) = self.mail(key, delivery, round.now) {
             match (refused.slot, round.tracker.and_then(|tracker| self.trackers.get_mut(tracker))) {
-                (Some(slot), Some(tracker)) => tracker.settle(slot.index, Settled::Final(Status::Overflow)),
+                (Some(ReceiptSlot::Tracker { index, .. }), Some(tracker)) => {
+                    tracker.settle(index, Settled::Final(Status::Overflow));
+                }
                 _ => self.counters.count_status(Status::Overflow, 1),
             }
         }
@@ -231,6 +233,9 @@ impl Shard {
         delivery: Delivery,
         now: Instant,
     ) -> Result<(), Delivery> {
+        if self.lasts(key, &delivery) {
+            return self.mail_kept(key, delivery, now);
+        }
         let Some(client) = self.clients.get_mut(key) else { return Err(delivery) };
         if client.is_absent() {
             self.mail_away(key, delivery, now);

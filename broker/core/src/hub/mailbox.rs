@@ -9,6 +9,9 @@ use crate::model::{Delivery, Instant, ShareId};
 pub struct Mailbox {
     urgent: VecDeque<Delivery>,
     normal: VecDeque<Delivery>,
+    /// What comes after messages of the store that aren't here yet; none otherwise. Boxed, since it is rare.
+    #[expect(clippy::box_collection, reason = "a quarter of the room where there is none")]
+    behind: Option<Box<VecDeque<Delivery>>>,
     bytes: usize,
 }
 
@@ -19,9 +22,13 @@ impl Mailbox {
     /// One message fits an empty mailbox whatever its size, which the longest packet bounds.
     /// The urgent lane has the same bounds for itself, so that what isn't urgent can't shut it.
     pub fn try_push(&mut self, delivery: Delivery, messages: usize, bytes: usize) -> Result<(), Delivery> {
-        let size = size(&delivery);
+        let size = delivery.size();
         let urgent = delivery.outgoing.message.urgent;
-        let lane = if urgent { &mut self.urgent } else { &mut self.normal };
+        let lane = match &mut self.behind {
+            _ if urgent => &mut self.urgent,
+            Some(behind) => behind,
+            None => &mut self.normal,
+        };
         if lane.len() >= messages || (!urgent && !lane.is_empty() && self.bytes + size > bytes) {
             return Err(delivery);
         }
@@ -30,11 +37,41 @@ impl Mailbox {
         Ok(())
     }
 
+    /// Takes the next message of the recipient's queue in the store, whose window is bounded elsewhere.
+    pub fn push_kept(&mut self, delivery: Delivery) {
+        self.bytes += delivery.size();
+        let urgent = delivery.outgoing.message.urgent;
+        let lane = if urgent { &mut self.urgent } else { &mut self.normal };
+        lane.push_back(delivery);
+    }
+
+    /// More of that queue is to come before anything else that isn't urgent.
+    pub fn hold(&mut self) {
+        self.behind.get_or_insert_default();
+    }
+
+    /// All of it has come.
+    pub fn admit_behind(&mut self) {
+        if let Some(behind) = self.behind.take() {
+            self.normal.extend(*behind);
+        }
+    }
+
+    /// Whether what is put into it may be taken out again before other things come: nothing waits, or is on its way.
+    pub fn is_idle(&self) -> bool {
+        self.is_empty() && self.behind.is_none()
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The next delivery, urgent ones first.
     pub fn pop(&mut self) -> Option<Delivery> {
         let delivery = self.urgent.pop_front().or_else(|| self.normal.pop_front())?;
-        self.bytes -= size(&delivery);
-        if self.is_empty() && self.normal.capacity() > 16 {
+        self.bytes -= delivery.size();
+        if self.normal.is_empty() && self.urgent.is_empty() && self.normal.capacity() > 16 {
             // An idle recipient costs no buffer.
             (self.urgent, self.normal) = Default::default();
         }
@@ -46,14 +83,15 @@ impl Mailbox {
         let (taken, waiting): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut self.normal).into_iter().partition(|delivery| delivery.share == Some(share));
         self.normal = waiting;
-        self.bytes -= taken.iter().map(size).sum::<usize>();
+        self.bytes -= taken.iter().map(Delivery::size).sum::<usize>();
         taken.into()
     }
 
     /// Takes out all that are past their deadline, so that they don't crowd out what can still be in time.
     pub fn take_expired(&mut self, now: Instant) -> Vec<Delivery> {
         let mut expired = Vec::new();
-        for lane in [&mut self.urgent, &mut self.normal] {
+        let lanes = [&mut self.urgent, &mut self.normal].into_iter().chain(self.behind.as_deref_mut());
+        for lane in lanes {
             // Usually the oldest expire first, but a later one may have the smaller ttl.
             if lane.iter().any(|delivery| delivery.is_expired(now)) {
                 let (past, waiting) =
@@ -63,13 +101,14 @@ impl Mailbox {
                 expired.extend(past);
             }
         }
-        self.bytes -= expired.iter().map(size).sum::<usize>();
+        self.bytes -= expired.iter().map(Delivery::size).sum::<usize>();
         expired
     }
 
     /// All that waits, urgent ones first.
     pub fn into_deliveries(self) -> impl Iterator<Item = Delivery> {
-        self.urgent.into_iter().chain(self.normal)
+        let behind = self.behind.map(|behind| *behind).unwrap_or_default();
+        self.urgent.into_iter().chain(self.normal).chain(behind)
     }
 
     /// How many wait.
@@ -81,10 +120,4 @@ impl Mailbox {
     pub fn is_empty(&self) -> bool {
         self.urgent.is_empty() && self.normal.is_empty()
     }
-}
-
-/// What a delivery costs the mailbox, in bytes.
-fn size(delivery: &Delivery) -> usize {
-    let message = &delivery.outgoing.message;
-    message.payload.len() + message.properties.len()
 }

@@ -9,18 +9,22 @@
 
 mod asked;
 mod authenticate;
+mod awaited;
 mod away;
 mod connect;
 mod counters;
 mod credentials;
 mod deliver;
+mod keep;
 mod mailbox;
 mod message_ids;
 mod outbox;
 mod park;
 mod publish;
+mod queues;
 mod rate;
 mod receipts;
+mod records;
 mod reload;
 mod restore;
 mod retained;
@@ -46,13 +50,14 @@ pub use scram::SCRAM_SHA_256;
 
 use crate::backbone::{Backbone, Copied, Fifos, PeerMessage, ShardIndex};
 use crate::model::{
-    ClientId, Command, Encodings, GroupName, Identity, Instant, Limits, Map, Principal, Reason, Reception,
-    Refusal, Reply, Set, ShareId, Status, Will,
+    ClientId, Command, Encodings, GroupName, Identity, Instant, Limits, Map, Principal, Reason, ReceiptSlot,
+    Reception, Refusal, Reply, Set, ShareId, Status, Will,
 };
 use crate::rules::{Action, Actor, Object, Rules, decide};
 use crate::session::{Protocol, Session, SessionConfig};
 use crate::store::{Restored, WallTime};
 use authenticate::Exchange;
+use awaited::WaitingPublish;
 use away::Away;
 use connect::Departed;
 use mailbox::Mailbox;
@@ -60,9 +65,10 @@ use message_ids::MessageIds;
 use outbox::Outbox;
 use park::Park;
 use publish::Route;
+use queues::Queues;
 use receipts::Tracker;
 use reload::Judging;
-use retained::{Replay, Retained, WaitingPublish};
+use retained::{Replay, Retained};
 use send::InFlight;
 use send_route::{PeerSendRoute, SendRoute};
 use shared::Shares;
@@ -166,6 +172,8 @@ struct Client {
     session_expiry: u32,
     /// There is no connection: what is due of the session all the same.
     away: Option<Box<Away>>,
+    /// The store keeps the session.
+    stored: bool,
     /// Its last connection was of another protocol than its session's.
     foreign: bool,
     /// The connection on which its session began, if that was another one.
@@ -237,6 +245,7 @@ impl Client {
             will_delay: 0,
             session_expiry: 0,
             away: None,
+            stored: false,
             foreign: false,
             origin: None,
             park: Park::default(),
@@ -293,6 +302,7 @@ pub struct Shard {
     trackers: SlotMap<DefaultKey, Tracker>,
     message_ids: MessageIds,
     store: Outbox,
+    queues: Queues,
     signals: u64,
     interests: u64,
 
@@ -353,6 +363,7 @@ impl Shard {
             trackers: SlotMap::new(),
             message_ids: MessageIds::default(),
             store: Outbox::new(config.durable, config.wall_at_start),
+            queues: Queues::default(),
             signals: 0,
             interests: 0,
             timers: Timers::default(),
@@ -442,14 +453,20 @@ impl Shard {
                 }
             }
             PeerMessage::Publish(publish) => {
+                let mark = self.store.mark();
                 let (view, publisher) = copied.publish(&publish);
                 self.deliver_publish(view, publisher, now);
+                self.answer_when_kept(mark, from, publish.publish);
             }
             PeerMessage::Retain { message, version, publish } => {
                 self.handle_retain(from, &message, version, publish, now);
             }
-            PeerMessage::Kept { publish } => self.handle_kept(publish, now),
-            PeerMessage::Shared { share, message } => self.handle_shared(&share, &message, now),
+            PeerMessage::Kept { publish, kept } => self.handle_kept(publish, kept, now),
+            PeerMessage::Shared { share, message, publish } => {
+                let mark = self.store.mark();
+                self.handle_shared(&share, &message, now);
+                self.answer_when_kept(mark, from, publish);
+            }
             PeerMessage::ShareMembers { share, connected } => {
                 self.handle_share_members(from, &share, connected);
             }
@@ -519,7 +536,7 @@ impl Shard {
             self.refill(key, now);
         }
         let Some(client) = self.clients.get_mut(key) else { return Transmit::Close };
-        let mut expired = Vec::new();
+        let (mut expired, mut written) = (Vec::new(), Vec::new());
         if client.out.capacity() > 0 {
             let mut ahead = std::mem::take(&mut client.out);
             if out.is_empty() {
@@ -537,7 +554,13 @@ impl Shard {
         while out.len() < limit && client.session.has_room() {
             match client.mailbox.pop() {
                 Some(delivery) if delivery.is_expired(now) => expired.push(delivery),
-                Some(delivery) => client.session.handle_delivery(delivery, out, now),
+                Some(delivery) => {
+                    let (slot, qos) = (delivery.slot, delivery.qos());
+                    let id = client.session.handle_delivery(delivery, out, now);
+                    if let (Some(ReceiptSlot::Queue { queue, sequence }), Some(id)) = (slot, id) {
+                        written.push((queue, sequence, id, qos));
+                    }
+                }
                 None => break,
             }
         }
@@ -551,11 +574,18 @@ impl Shard {
         } else {
             Transmit::Drained
         };
+        let stored = client.stored;
         self.counters.bytes_sent += (out.len() - start) as u64;
+        for (queue, sequence, id, qos) in written {
+            self.note_written(queue, sequence, id, qos, stored);
+        }
         for delivery in expired {
             self.drop_delivery(&delivery, Status::Expired, now);
         }
         self.settle(key, now);
+        if self.store.is_durable() {
+            self.load_queue(key);
+        }
         self.schedule(key);
         transmit
     }
@@ -605,6 +635,7 @@ impl Shard {
             Command::Refuse { request, refusal } => self.refuse(key, request, refusal, now),
             Command::Subscribe { request, items } => self.handle_subscribe(key, request, items, now),
             Command::Unsubscribe { request, filters } => self.handle_unsubscribe(key, request, &filters, now),
+            Command::Release { id } => self.release(key, id, now),
             Command::Disconnect { with_will, session_expiry } => {
                 if let (Some(expiry), Some(client)) = (session_expiry, self.clients.get_mut(key)) {
                     client.session_expiry = expiry.min(self.limits.session_expiry_max);

@@ -5,14 +5,13 @@
 //! before it's true. Nothing live waits here, but for QoS 2 to a session that lasts, whose packet identifier has to be
 //! remembered before it is used.
 
-#![expect(dead_code, reason = "the hub learns to use it part by part")]
-
 use std::collections::VecDeque;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::{ConnectionKey, PublishKey, SendKey, Shard};
 use crate::backbone::{Backbone, PeerMessage, ShardIndex, ShardReport};
-use crate::model::{Instant, Reason, Refusal, Reply};
+use crate::model::{Identity, Instant, Reason, Refusal, Reply};
 use crate::store::{BatchNumber, MessageNumber, StoreBatch, StoreEvent, StoreOperation, WallTime};
 
 /// Operations that wait for room in the store beyond which nothing new is to be kept.
@@ -29,7 +28,28 @@ pub(super) enum AfterCommit {
     /// An answer to another shard.
     Peer(ShardIndex, PeerMessage),
     /// This shard's part of a send is taken.
+    #[expect(dead_code, reason = "signals aren't stored yet")]
     Taken(SendKey, Option<ShardReport>),
+    /// A QoS 2 publish to this client may go its next step.
+    Write(Identity, NonZeroU16),
+}
+
+/// Where the outbox stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    operations: u64,
+    missed: u64,
+}
+
+/// What became of something that may have to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// There was nothing to be kept.
+    Nothing,
+    /// It is, when the batch at hand is committed.
+    WhenCommitted,
+    /// It couldn't be.
+    Not,
 }
 
 /// Operations for the store, and who waits for them.
@@ -45,6 +65,10 @@ pub(super) struct Outbox {
     unavailable: Option<Arc<str>>,
     /// How many operations there were so far.
     operations: u64,
+    /// How many messages weren't kept because nothing can be written.
+    missed: u64,
+    /// The last batch that is committed.
+    committed: BatchNumber,
     /// The next free number of a message.
     next_message: u64,
     waiting: VecDeque<(BatchNumber, AfterCommit)>,
@@ -60,6 +84,8 @@ impl Outbox {
             has_room: true,
             unavailable: None,
             operations: 0,
+            missed: 0,
+            committed: BatchNumber(0),
             next_message: 1,
             waiting: VecDeque::new(),
         }
@@ -70,9 +96,25 @@ impl Outbox {
         self.durable
     }
 
-    /// How many operations there were so far, so that it shows whether something made more.
-    pub(super) fn operations(&self) -> u64 {
-        self.operations
+    /// What happened so far, so that it shows whether something was added, or couldn't be.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { operations: self.operations, missed: self.missed }
+    }
+
+    /// A message that should have been kept isn't.
+    pub(super) fn miss(&mut self) {
+        self.missed += 1;
+    }
+
+    /// What became of what was done since.
+    pub(super) fn since(&self, mark: Mark) -> Kept {
+        if self.missed != mark.missed {
+            Kept::Not
+        } else if self.operations != mark.operations {
+            Kept::WhenCommitted
+        } else {
+            Kept::Nothing
+        }
     }
 
     /// The batch that is being gathered.
@@ -157,8 +199,9 @@ impl Shard {
     pub fn handle_store(&mut self, event: StoreEvent, now: Instant) {
         match event {
             StoreEvent::Committed(number) => self.handle_committed(number, now),
-            // No queue is kept yet.
-            StoreEvent::Fetched { .. } => {}
+            StoreEvent::Fetched { client, messages, more } => {
+                self.handle_fetched(&client, messages, more, now);
+            }
             StoreEvent::Unavailable(why) => self.store.unavailable = Some(why),
             StoreEvent::Available => self.store.unavailable = None,
         }
@@ -166,38 +209,39 @@ impl Shard {
     }
 
     fn handle_committed(&mut self, number: BatchNumber, now: Instant) {
+        self.store.committed = self.store.committed.max(number);
         while self.store.waiting.front().is_some_and(|(waits, _)| *waits <= number) {
             let Some((_, then)) = self.store.waiting.pop_front() else { break };
             match then {
                 AfterCommit::Reply(origin, reply) => self.reply(self.current(origin), reply, now),
-                AfterCommit::Publish(publish) => self.handle_kept(publish, now),
+                AfterCommit::Publish(publish) => self.handle_kept(publish, true, now),
                 AfterCommit::Peer(peer, message) => self.backbone.forward(peer, message),
                 AfterCommit::Taken(send, report) => self.handle_taken(send, report, now),
+                AfterCommit::Write(client, id) => self.proceed(&client, id),
             }
         }
     }
 
-    /// Gives an answer when what was done since `operations` is committed: at once if that was nothing.
-    pub(super) fn reply_when_kept(
-        &mut self,
-        operations: u64,
-        key: ConnectionKey,
-        reply: Reply,
-        now: Instant,
-    ) {
-        if self.store.operations() == operations {
+    /// Gives an answer when all that was done so far is committed.
+    pub(super) fn reply_when_kept(&mut self, key: ConnectionKey, reply: Reply, now: Instant) {
+        let outbox = &self.store;
+        if outbox.batch.operations.is_empty() && outbox.committed == outbox.last {
             return self.reply(key, reply, now);
         }
         let origin = self.origin(key);
         self.store.after(AfterCommit::Reply(origin, reply));
     }
 
-    /// Likewise an answer to another shard.
-    pub(super) fn answer_when_kept(&mut self, operations: u64, peer: ShardIndex, answer: PeerMessage) {
-        if self.store.operations() == operations {
-            self.backbone.forward(peer, answer);
-        } else {
-            self.store.after(AfterCommit::Peer(peer, answer));
+    /// Tells another shard that what a publish of its was for is kept, when that is so.
+    pub(super) fn answer_when_kept(&mut self, mark: Mark, peer: ShardIndex, publish: PublishKey) {
+        if publish == PublishKey::default() {
+            return;
+        }
+        let answer = |kept| PeerMessage::Kept { publish, kept };
+        match self.store.since(mark) {
+            Kept::Nothing => self.backbone.forward(peer, answer(true)),
+            Kept::Not => self.backbone.forward(peer, answer(false)),
+            Kept::WhenCommitted => self.store.after(AfterCommit::Peer(peer, answer(true))),
         }
     }
 

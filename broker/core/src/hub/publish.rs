@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{ConnectionKey, Shard, Who};
+use super::{ConnectionKey, PublishKey, Shard, Who};
 use crate::backbone::{Backbone, ShardIndex};
 use crate::model::{
     About, Delivery, Identity, Instant, Map, Message, MessageView, Origin, OriginView, Outgoing, Publication,
@@ -44,6 +44,8 @@ pub(super) struct Posting<'a> {
     publisher: Publisher<'a>,
     /// The message for itself, once it has to wait somewhere.
     outgoing: Option<Rc<Outgoing>>,
+    /// Its acknowledgement, if that waits for others; else null.
+    publish: PublishKey,
 }
 
 /// Who published it.
@@ -60,7 +62,7 @@ enum Publisher<'a> {
 impl<'a> Posting<'a> {
     /// A signal.
     pub(super) fn of_signal(view: MessageView<'a>) -> Self {
-        Self { view, publisher: Publisher::InSignal, outgoing: None }
+        Self { view, publisher: Publisher::InSignal, outgoing: None, publish: PublishKey::default() }
     }
 }
 
@@ -69,8 +71,10 @@ impl<'a> Posting<'a> {
 pub(super) enum Published {
     /// All of it is done.
     Done,
-    /// It is answered when every shard retains it.
+    /// It is answered when every shard retains it, and what lasts is committed.
     Waits,
+    /// Something that should last couldn't be kept.
+    NotKept,
 }
 
 impl Shard {
@@ -84,6 +88,7 @@ impl Shard {
     ) {
         match (self.publish_from(key, publication, request, now), request) {
             (Ok(Published::Done), Some(request)) => self.reply(key, Reply::Done(request), now),
+            (Ok(Published::NotKept), Some(request)) => self.tell_not_kept(key, request, now),
             (Ok(_), _) => {}
             (Err(refusal), Some(request)) => self.refuse(key, request, refusal, now),
             (Err(refusal), None) => {
@@ -104,9 +109,11 @@ impl Shard {
             Some(route) if self.is_current(&route, &publication.topic) => route,
             _ => Box::new(self.find_route(key, &publication.topic)?),
         };
-        let posting = Posting { view: publication.view(), publisher: Publisher::Here(key), outgoing: None };
         let waits = request.map(|request| (key, request));
-        let result = self.publish_along(&route, posting, waits, now);
+        let publish = self.await_publish(waits, publication.qos, publication.retain);
+        let view = publication.view();
+        let posting = Posting { view, publisher: Publisher::Here(key), outgoing: None, publish };
+        let result = self.publish_along(&route, posting, now);
         if let Some(client) = self.clients.get_mut(key) {
             client.route = Some(route);
         }
@@ -162,11 +169,14 @@ impl Shard {
         &mut self,
         route: &Route,
         posting: Posting<'_>,
-        waits: Option<(ConnectionKey, RequestId)>,
         now: Instant,
     ) -> Result<Published, Refusal> {
         let mut posting = posting;
-        let published = self.forward_publish(&route.peers, &mut posting, waits, now)?;
+        let mark = self.store.mark();
+        if let Err(refusal) = self.forward_publish(&route.peers, &mut posting, now) {
+            self.forget_publish(posting.publish);
+            return Err(refusal);
+        }
         match &route.subscribers {
             Some(few) => self.post_to(&mut posting, few, now),
             None => self.post(&mut posting, now),
@@ -174,7 +184,7 @@ impl Shard {
         if route.has_shares {
             self.share_posting(&mut posting, now);
         }
-        Ok(published)
+        Ok(self.publish_given_out(posting.publish, posting.view.qos, mark))
     }
 
     /// Gives a message to these clients.
@@ -202,7 +212,7 @@ impl Shard {
             && let OriginView::Topic { topic, .. } = posting.view.origin
         {
             let message = self.outgoing(posting).message.clone();
-            self.share_out(topic, &message, now);
+            self.share_out(topic, &message, posting.publish, now);
         }
     }
 
@@ -224,8 +234,9 @@ impl Shard {
             view: message.view(),
             publisher: Publisher::Known(&publisher.identity),
             outgoing: None,
+            publish: PublishKey::default(),
         };
-        self.forward_publish(&peers, &mut posting, None, now)?;
+        self.forward_publish(&peers, &mut posting, now)?;
         self.post(&mut posting, now);
         self.share_posting(&mut posting, now);
         Ok(())
@@ -245,7 +256,7 @@ impl Shard {
         if let Err(refusal) = self.check_retained(&message) {
             return self.counters.count_refusal(refusal.reason);
         }
-        self.retain(&message, None, now);
+        self.retain(&message, PublishKey::default(), now);
         self.deliver_retained(&message, now);
     }
 
@@ -256,7 +267,9 @@ impl Shard {
             Some(route) if self.is_current(&route, topic) => route,
             _ => Box::new(self.route_to(topic, None, Box::default())),
         };
-        let mut posting = Posting { view, publisher: Publisher::Elsewhere(publisher), outgoing: None };
+        let publish = PublishKey::default();
+        let mut posting =
+            Posting { view, publisher: Publisher::Elsewhere(publisher), outgoing: None, publish };
         match &route.subscribers {
             Some(few) => self.post_to(&mut posting, few, now),
             None => self.post(&mut posting, now),
@@ -268,7 +281,8 @@ impl Shard {
     pub(super) fn deliver_retained(&mut self, message: &Arc<Message>, now: Instant) {
         let Origin::Topic { publisher, .. } = &message.origin else { return };
         let outgoing = Some(Outgoing::new(message.clone()));
-        let mut posting = Posting { view: message.view(), publisher: Publisher::Known(publisher), outgoing };
+        let (view, publish) = (message.view(), PublishKey::default());
+        let mut posting = Posting { view, publisher: Publisher::Known(publisher), outgoing, publish };
         self.post(&mut posting, now);
     }
 
@@ -290,14 +304,18 @@ impl Shard {
         &mut self,
         peers: &[ShardIndex],
         posting: &mut Posting<'_>,
-        waits: Option<(ConnectionKey, RequestId)>,
         now: Instant,
-    ) -> Result<Published, Refusal> {
+    ) -> Result<(), Refusal> {
         if let OriginView::Topic { retain: true, .. } = posting.view.origin {
             let message = self.outgoing(posting).message.clone();
             self.check_retained(&message)?;
+            if self.check_store().is_err() {
+                self.store.miss();
+                return Ok(());
+            }
             self.counters.publishes += 1;
-            return Ok(self.retain(&message, waits, now));
+            self.retain(&message, posting.publish, now);
+            return Ok(());
         }
         if peers.iter().any(|&peer| !self.backbone.has_room(peer)) {
             return Err(Refusal::new(Reason::Overflow, "the queue to a part of the gateway is full"));
@@ -312,11 +330,15 @@ impl Shard {
                 Publisher::Elsewhere(_) | Publisher::InSignal => None,
             };
             let publisher = publisher.map_or("", Identity::as_str);
+            let publish = posting.publish;
             for &peer in peers {
-                self.backbone.forward_publish(peer, &posting.view, topic, publisher);
+                self.backbone.forward_publish(peer, &posting.view, topic, publisher, publish);
+            }
+            for _ in peers {
+                self.await_peer(publish);
             }
         }
-        Ok(Published::Done)
+        Ok(())
     }
 
     /// Gives a message to its subscribers here, once to each however many of its filters match.
@@ -427,7 +449,7 @@ impl Shard {
 
     /// The message for itself.
     fn outgoing<'p>(&self, posting: &'p mut Posting<'_>) -> &'p Rc<Outgoing> {
-        let Posting { view, publisher, outgoing } = posting;
+        let Posting { view, publisher, outgoing, .. } = posting;
         outgoing.get_or_insert_with(|| {
             let publisher = || match *publisher {
                 Publisher::Known(identity) => identity.clone(),
@@ -451,7 +473,7 @@ impl super::Client {
     /// Whether a message of this many bytes may be written now, ahead of the mailbox: nothing waits there, and its
     /// socket takes bytes.
     pub(super) fn takes_at_once(&self, bytes: usize) -> bool {
-        self.mailbox.is_empty()
+        self.mailbox.is_idle()
             && !self.stalled
             && self.out.len() + bytes <= AT_ONCE
             && self.session.takes_at_once()

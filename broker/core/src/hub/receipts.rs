@@ -64,6 +64,7 @@ impl Tracker {
             (Progress::Final(_), _) => {}
             (_, Settled::Written) => *progress = Progress::Written,
             (_, Settled::Taken) => *progress = Progress::Taken,
+            (_, Settled::Received(_)) => {}
             (_, Settled::Final(status)) => {
                 *progress = Progress::Final(status);
                 self.open -= 1;
@@ -115,10 +116,14 @@ impl Shard {
     }
 
     pub(super) fn settle_slot(&mut self, slot: ReceiptSlot, settled: Settled, now: Instant) {
-        if let Some(tracker) = self.trackers.get_mut(slot.tracker) {
-            tracker.settle(slot.index, settled);
+        let (key, index) = match slot {
+            ReceiptSlot::Tracker { tracker, index } => (tracker, index),
+            ReceiptSlot::Queue { queue, sequence } => return self.settle_kept(queue, sequence, settled, now),
+        };
+        if let Some(tracker) = self.trackers.get_mut(key) {
+            tracker.settle(index, settled);
             if tracker.is_final() {
-                self.finish_tracker(slot.tracker, now);
+                self.finish_tracker(key, now);
             }
         }
     }

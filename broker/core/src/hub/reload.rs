@@ -163,6 +163,7 @@ impl Shard {
                 self.end_replay(key, filter);
             }
             Filter::Inbox => client.inbox = None,
+            Filter::Notices => {}
         }
         self.forget(key, &filter, now);
         self.counters.subscriptions_ended += 1;

@@ -11,13 +11,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::publish::Published;
 use super::timers::Timer;
 use super::{ConnectionKey, PublishKey, Shard};
 use crate::backbone::{Backbone, PeerMessage, RetainedVersion, ShardIndex};
-use crate::model::{
-    Delivery, Instant, Message, Origin, Outgoing, Reason, Reception, Refusal, Reply, RequestId,
-};
+use crate::model::{Delivery, Instant, Message, Origin, Outgoing, Reason, Reception, Refusal};
+use crate::store::StoreOperation;
 
 /// Messages of a replay that wait in a mailbox at a time.
 const AHEAD: usize = 64;
@@ -66,13 +64,6 @@ impl Cleared {
     fn cost(&self) -> usize {
         self.key.len() + CLEARED_ROOM
     }
-}
-
-/// A publish that waits until every shard has it.
-pub(super) struct WaitingPublish {
-    key: ConnectionKey,
-    request: RequestId,
-    awaited: usize,
 }
 
 /// The retained messages that a subscription is still to get.
@@ -292,27 +283,32 @@ impl Shard {
     }
 
     /// Retains an accepted message here and on every other shard, each of which also delivers it to its
-    /// subscribers.
-    pub(super) fn retain(
-        &mut self,
-        message: &Arc<Message>,
-        waits: Option<(ConnectionKey, RequestId)>,
-        now: Instant,
-    ) -> Published {
+    /// subscribers. `publish`: who waits for them.
+    pub(super) fn retain(&mut self, message: &Arc<Message>, publish: PublishKey, now: Instant) {
         let version = self.retained.next_version(self.index);
         self.keep_retained(message, version, now);
-        let others = usize::from(self.backbone.shards()) - 1;
-        if others == 0 {
-            return Published::Done;
+        // What the gateway publishes in its own name is as old as the gateway.
+        if !matches!(&message.origin, Origin::Topic { publisher, .. } if publisher.as_str().is_empty()) {
+            self.store_retained(message, version);
         }
-        let publish = waits.map_or_else(PublishKey::default, |(key, request)| {
-            let key = self.origin(key);
-            self.publishes.insert(WaitingPublish { key, request, awaited: others })
-        });
-        for peer in (0..self.backbone.shards()).filter(|&peer| peer != self.index) {
+        let own = self.index;
+        for peer in (0..self.backbone.shards()).filter(|&peer| peer != own) {
+            self.await_peer(publish);
             self.backbone.forward(peer, PeerMessage::Retain { message: message.clone(), version, publish });
         }
-        if waits.is_some() { Published::Waits } else { Published::Done }
+    }
+
+    /// Has the store keep what is retained of a client's publish.
+    pub(super) fn store_retained(&mut self, message: &Arc<Message>, version: RetainedVersion) {
+        let Origin::Topic { topic, .. } = &message.origin else { return };
+        let topic = topic.clone();
+        let operation = if message.payload.is_empty() {
+            StoreOperation::RemoveRetained { topic, version }
+        } else {
+            let expires = message.deadline.map(|deadline| self.store.wall(deadline));
+            StoreOperation::PutRetained { topic, version, message: message.clone(), expires }
+        };
+        self.store.push(operation);
     }
 
     /// Another shard's retained publish.
@@ -324,22 +320,20 @@ impl Shard {
         publish: PublishKey,
         now: Instant,
     ) {
+        let mark = self.store.mark();
         self.keep_retained(message, version, now);
         self.deliver_retained(message, now);
-        if publish != PublishKey::default() {
-            self.backbone.forward(from, PeerMessage::Kept { publish });
-        }
+        self.answer_when_kept(mark, from, publish);
     }
 
-    /// Another shard has a publish of this one.
-    pub(super) fn handle_kept(&mut self, publish: PublishKey, now: Instant) {
-        let Some(waiting) = self.publishes.get_mut(publish) else { return };
-        waiting.awaited -= 1;
-        if waiting.awaited == 0
-            && let Some(waiting) = self.publishes.remove(publish)
-        {
-            self.reply(self.current(waiting.key), Reply::Done(waiting.request), now);
-        }
+    /// What the store kept is retained here, as it is on every shard.
+    pub(super) fn restore_retained(
+        &mut self,
+        message: &Arc<Message>,
+        version: RetainedVersion,
+        now: Instant,
+    ) {
+        self.keep_retained(message, version, now);
     }
 
     fn keep_retained(&mut self, message: &Arc<Message>, version: RetainedVersion, now: Instant) {

@@ -8,9 +8,9 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{ConnectionKey, Shard};
+use super::{ConnectionKey, PublishKey, Shard};
 use crate::backbone::{Backbone, PeerMessage, ShardIndex};
-use crate::model::{Delivery, Instant, Map, Message, Outgoing, Reception, ShareId, Status};
+use crate::model::{Delivery, Instant, Map, Message, Outgoing, ReceiptSlot, Reception, ShareId, Status};
 use crate::mqtt::topic;
 
 /// Members that are tried before a message is dropped because their mailboxes are full.
@@ -55,7 +55,12 @@ enum Choice {
 }
 
 impl Shares {
-    fn id_of(&self, text: &str) -> Option<ShareId> {
+    /// The text of a share that is there.
+    pub(super) fn text_of(&self, id: ShareId) -> Option<&str> {
+        self.by_id.get(&id).map(|share| &*share.text)
+    }
+
+    pub(super) fn id_of(&self, text: &str) -> Option<ShareId> {
         self.by_text.get(text).copied()
     }
 
@@ -193,7 +198,7 @@ impl Shard {
         }
     }
 
-    fn is_connected(&self, key: ConnectionKey) -> bool {
+    pub(super) fn is_connected(&self, key: ConnectionKey) -> bool {
         self.clients.get(key).is_some_and(|client| client.away.is_none())
     }
 
@@ -212,31 +217,43 @@ impl Shard {
     }
 
     /// Gives a message that a client of this shard published to one member of each share that it matches.
-    pub(super) fn share_out(&mut self, topic: &str, message: &Arc<Message>, now: Instant) {
+    pub(super) fn share_out(
+        &mut self,
+        topic: &str,
+        message: &Arc<Message>,
+        publish: PublishKey,
+        now: Instant,
+    ) {
         let mut matching = Vec::new();
         self.shared_topics.for_each_match(topic, &mut |&id, ()| matching.push(id));
         let outgoing = Outgoing::new(message.clone());
         for id in matching {
-            self.share_one(id, &outgoing, now);
+            self.share_one(id, &outgoing, publish, now);
         }
     }
 
     /// Gives what a member didn't take to another one.
-    pub(super) fn hand_on(&mut self, delivery: Delivery, now: Instant) {
+    pub(super) fn hand_on(&mut self, mut delivery: Delivery, now: Instant) {
+        // It leaves the queue of the one who didn't take it.
+        if let Some(ReceiptSlot::Queue { queue, sequence }) = delivery.slot.take_if(|slot| slot.is_queue()) {
+            self.leave_queue(queue, sequence);
+        }
         match delivery.share.filter(|share| self.shares.by_id.contains_key(share)) {
             Some(_) if delivery.is_expired(now) => self.drop_delivery(&delivery, Status::Expired, now),
-            Some(share) => self.share_one(share, &delivery.outgoing, now),
+            Some(share) => self.share_one(share, &delivery.outgoing, PublishKey::default(), now),
             None => self.drop_delivery(&delivery, Status::Offline, now),
         }
     }
 
-    fn share_one(&mut self, id: ShareId, outgoing: &Rc<Outgoing>, now: Instant) {
+    /// `publish`: who waits until it is kept.
+    fn share_one(&mut self, id: ShareId, outgoing: &Rc<Outgoing>, publish: PublishKey, now: Instant) {
         let Some(share) = self.shares.by_id.get_mut(&id) else { return };
         match share.choose() {
             Choice::Here => self.deliver_share(id, outgoing, now),
             Choice::Peer(peer) if self.backbone.has_room(peer) => {
                 let (share, message) = (share.text.clone(), outgoing.message.clone());
-                self.backbone.forward(peer, PeerMessage::Shared { share, message });
+                self.await_peer(publish);
+                self.backbone.forward(peer, PeerMessage::Shared { share, message, publish });
             }
             // The other shard can't take it now, or nobody is left.
             Choice::Peer(_) if !share.members.is_empty() => self.deliver_share(id, outgoing, now),
@@ -252,7 +269,7 @@ impl Shard {
                 self.deliver_share(id, &Outgoing::new(message.clone()), now);
             }
             // The last member has left meanwhile; others may be elsewhere.
-            Some(id) => self.share_one(id, &Outgoing::new(message.clone()), now),
+            Some(id) => self.share_one(id, &Outgoing::new(message.clone()), PublishKey::default(), now),
             None => self.counters.publishes_abandoned += 1,
         }
     }

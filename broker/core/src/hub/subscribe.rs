@@ -73,11 +73,14 @@ impl Shard {
         let client = self.clients.get(key).ok_or_else(no_client)?;
         let limits = &client.limits;
         let (action, object, is_new, full) = match &item.filter {
-            Filter::Inbox => {
-                if let Some(client) = self.clients.get_mut(key) {
+            Filter::Inbox | Filter::Notices => {
+                if item.filter == Filter::Inbox
+                    && let Some(client) = self.clients.get_mut(key)
+                {
                     client.inbox = Some(reception);
                     self.by_identity.touch();
                 }
+                self.store_subscription(key, &item);
                 return Ok(reception.qos);
             }
             Filter::Group(group) => (
@@ -108,33 +111,22 @@ impl Shard {
                 "this client has all the subscriptions that it may have",
             ));
         }
+        self.store_subscription(key, &item);
         match item.filter {
-            Filter::Inbox => {}
+            Filter::Inbox | Filter::Notices => {}
             Filter::Group(group) => self.add_member(key, group, reception, pending),
             Filter::Topic(filter) => {
-                let is_shared = shared::filter_of(&filter).is_some();
-                if !is_shared {
-                    self.topics.insert(&filter, key, reception);
-                    if is_new && could_observe(&filter, &self.session_config.prefix) {
-                        self.observing += 1;
-                    }
-                }
-                if let Some(client) = self.clients.get_mut(key) {
-                    client.filters.insert(filter.clone());
-                }
                 let replays = match item.retained {
                     RetainHandling::SendAtSubscribe => true,
                     RetainHandling::SendIfNew => is_new,
                     RetainHandling::DoNotSend => false,
                 };
                 // A share gets none [section 4.8.2].
+                let is_shared = shared::filter_of(&filter).is_some();
                 if let Some(pending) = self.subscribes.get_mut(pending).filter(|_| replays && !is_shared) {
                     pending.replays.push((filter.clone(), reception));
                 }
-                self.add_interest(InterestKey::Filter(filter.clone()), is_new, pending);
-                if is_shared {
-                    self.join_share(key, &filter, reception);
-                }
+                self.add_filter(key, filter, reception, pending);
             }
         }
         Ok(reception.qos)
@@ -151,7 +143,30 @@ impl Shard {
         }
     }
 
-    fn add_member(
+    /// Gives a client a topic filter, or another way to receive by one that it has.
+    pub(super) fn add_filter(
+        &mut self,
+        key: ConnectionKey,
+        filter: Arc<str>,
+        reception: Reception,
+        pending: SubscribeKey,
+    ) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let is_new = client.filters.insert(filter.clone());
+        let is_shared = shared::filter_of(&filter).is_some();
+        if !is_shared {
+            self.topics.insert(&filter, key, reception);
+            if is_new && could_observe(&filter, &self.session_config.prefix) {
+                self.observing += 1;
+            }
+        }
+        self.add_interest(InterestKey::Filter(filter.clone()), is_new, pending);
+        if is_shared {
+            self.join_share(key, &filter, reception);
+        }
+    }
+
+    pub(super) fn add_member(
         &mut self,
         key: ConnectionKey,
         group: GroupName,
@@ -186,6 +201,7 @@ impl Shard {
             let Some(client) = self.clients.get_mut(key) else { return };
             let was_there = match filter {
                 Filter::Inbox => client.inbox.take().is_some(),
+                Filter::Notices => true,
                 Filter::Group(group) => client.groups.remove(group),
                 Filter::Topic(filter) => {
                     let was_there = client.filters.remove(filter);
@@ -198,12 +214,14 @@ impl Shard {
             }
             results.push(was_there);
         }
-        self.reply(key, Reply::Unsubscribed(request, results), now);
+        self.reply_when_kept(key, Reply::Unsubscribed(request, results), now);
     }
 
     /// Takes a client out of a group or topic filter that it is no longer noted to have.
     pub(super) fn forget(&mut self, key: ConnectionKey, filter: &Filter, now: Instant) {
+        self.unstore_subscription(key, filter);
         match filter {
+            Filter::Notices => {}
             Filter::Inbox => self.by_identity.touch(),
             Filter::Group(group) => {
                 if let Some(members) = self.groups.get_mut(group) {
@@ -372,7 +390,10 @@ impl Shard {
             && let Some(subscribe) = self.subscribes.remove(pending)
         {
             let key = self.current(subscribe.key);
-            self.reply(key, Reply::Subscribed(subscribe.request, subscribe.results), now);
+            self.reply_when_kept(key, Reply::Subscribed(subscribe.request, subscribe.results), now);
+            if self.store.is_durable() {
+                self.recall_deferred(key);
+            }
             for (filter, reception) in subscribe.replays {
                 self.begin_replay(key, filter, reception, now);
             }

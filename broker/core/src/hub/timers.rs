@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Retained,
     /// A client whose retained messages weren't looked through yet.
     Replay(ConnectionKey),
+    /// The next message of a queue to expire.
+    Queue(DefaultKey),
     /// The next message id whose time is over.
     MessageIds,
     /// Clients that are to be judged by new rules.
@@ -88,6 +90,12 @@ impl Shard {
             match timer {
                 Timer::Departed => self.release_departed(now),
                 Timer::Retained => self.expire_retained(now),
+                Timer::Queue(queue) => {
+                    if let Some(queue) = self.queues.get_mut(queue) {
+                        queue.timer = None;
+                    }
+                    self.expire_queue(queue, now);
+                }
                 Timer::MessageIds => self.expire_message_ids(now),
                 Timer::Judge => self.judge_clients(now),
                 Timer::Expires(key) => self.expire_client(key, now),

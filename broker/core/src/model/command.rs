@@ -1,6 +1,7 @@
 //! What sessions ask of the hub, and what it answers. Both protocols use the same commands: that is what
 //! makes the rules the same for both (S15).
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::{
@@ -66,6 +67,12 @@ pub enum Command<'i> {
         /// What to end; one that isn't there is no error.
         filters: Vec<Filter>,
     },
+    /// The client releases the packet identifier of a QoS 2 publish, and the store is to know. Answered by
+    /// [`Reply::Released`].
+    Release {
+        /// The packet identifier.
+        id: NonZeroU16,
+    },
     /// The client says goodbye: nothing is expected of it any more.
     Disconnect {
         /// Whether its will is to be published all the same.
@@ -99,6 +106,7 @@ impl<'i> Command<'i> {
             Self::Refuse { request, refusal } => Command::Refuse { request, refusal },
             Self::Subscribe { request, items } => Command::Subscribe { request, items },
             Self::Unsubscribe { request, filters } => Command::Unsubscribe { request, filters },
+            Self::Release { id } => Command::Release { id },
             Self::Disconnect { with_will, session_expiry } => {
                 Command::Disconnect { with_will, session_expiry }
             }
@@ -189,6 +197,8 @@ pub enum Filter {
     Group(GroupName),
     /// The client's own inbox (T2).
     Inbox,
+    /// The client's receipts and notices (T4). The hub only keeps it, where sessions last.
+    Notices,
     /// A topic filter of MQTT; over the signalling prefix it observes (T6).
     Topic(Arc<str>),
 }
@@ -202,6 +212,8 @@ pub struct SubscribeItem {
     pub reception: Reception,
     /// Whether retained messages come first; of a topic filter only.
     pub retained: RetainHandling,
+    /// In which forms the session has it, to be given back when it is restored.
+    pub forms: u8,
 }
 
 /// What the hub answers.
@@ -221,6 +233,11 @@ pub enum Reply {
     Done(RequestId),
     /// The send or publish was refused, and nothing came of it.
     Refused(RequestId, Refusal),
+    /// The send or publish was taken by some, but couldn't be kept for all for whom it should last: it isn't acknowledged,
+    /// and is to be sent again.
+    NotKept(RequestId, Refusal),
+    /// The packet identifier is free for another publish.
+    Released(NonZeroU16),
     /// A send or publish without a number was refused.
     RefusedUnasked(About, Refusal),
     /// One result per item: the granted QoS, or why not.
@@ -248,6 +265,8 @@ pub struct Connected {
     pub session_present: bool,
     /// Seconds for which it will be kept, which may be less than asked for.
     pub session_expiry: u32,
+    /// The session outlives the gateway: the store has to know what its client acknowledges.
+    pub lasts: bool,
     /// What ends the exchange by which the client proved itself, if there was one.
     pub authentication: Option<Vec<u8>>,
 }

@@ -5,9 +5,9 @@
 //! [`Message`].
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::{ClientId, GroupName, Identity, Instant, Mode, Status};
 use crate::mqtt::EncodedPublish;
 pub use crate::mqtt::QoS;
+use crate::store::{BatchNumber, MessageNumber};
 
 /// A message, shared by all its recipients on all shards.
 #[derive(Clone, Debug)]
@@ -250,6 +251,8 @@ pub struct Outgoing {
     pub message: Arc<Message>,
     /// What has been encoded of it.
     pub encodings: RefCell<Encodings>,
+    /// By what number the store knows it, and in which batch it was told: later ones may find it gone.
+    pub kept: Cell<Option<(BatchNumber, MessageNumber)>>,
 }
 
 /// What an encoding depends on; the packet identifier is not part of it.
@@ -315,7 +318,7 @@ impl Encodings {
 impl Outgoing {
     /// A message without encodings.
     pub fn new(message: Arc<Message>) -> Rc<Self> {
-        Rc::new(Self { message, encodings: RefCell::default() })
+        Rc::new(Self { message, encodings: RefCell::default(), kept: Cell::new(None) })
     }
 }
 
@@ -345,13 +348,30 @@ impl Reception {
     };
 }
 
-/// Where the final status of a delivery is reported.
+/// Where what becomes of a delivery is noted. The keys are the hub's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReceiptSlot {
-    /// The tracker, a key of the hub's.
-    pub tracker: slotmap::DefaultKey,
-    /// The recipient within it.
-    pub index: u32,
+pub enum ReceiptSlot {
+    /// A receipt waits for it.
+    Tracker {
+        /// Which.
+        tracker: slotmap::DefaultKey,
+        /// The recipient within it.
+        index: u32,
+    },
+    /// It is in a queue of the store, and stays there until the client has it.
+    Queue {
+        /// Which.
+        queue: slotmap::DefaultKey,
+        /// Its place there, modulo 2^32.
+        sequence: u32,
+    },
+}
+
+impl ReceiptSlot {
+    /// Whether the message lasts in the store until its outcome is known.
+    pub fn is_queue(self) -> bool {
+        matches!(self, Self::Queue { .. })
+    }
 }
 
 /// What a session tells of a delivery that has a [`ReceiptSlot`].
@@ -359,6 +379,9 @@ pub struct ReceiptSlot {
 pub enum Settled {
     /// It is written, and an acknowledgement is awaited.
     Written,
+    /// The client has the message, of QoS 2 and with this packet identifier, which is released when the store has noted
+    /// that. Only of what is [in a queue](ReceiptSlot::is_queue).
+    Received(NonZeroU16),
     /// The device says that it is done with it; a refusal of it may still come.
     Taken,
     /// Its final status.
@@ -388,6 +411,22 @@ impl Delivery {
     /// A message for a recipient that was addressed or has subscribed, of which nobody waits to hear.
     pub fn new(outgoing: Rc<Outgoing>, reception: Reception) -> Self {
         Self { outgoing, reception, observed: false, slot: None, share: None }
+    }
+
+    /// What it costs where it waits, in bytes.
+    pub fn size(&self) -> usize {
+        let message = &self.outgoing.message;
+        message.payload.len() + message.properties.len()
+    }
+
+    /// The QoS that it has.
+    pub fn qos(&self) -> QoS {
+        self.outgoing.message.qos.min(self.reception.qos)
+    }
+
+    /// Whether it stays in a queue of the store until the client has it.
+    pub fn is_queued(&self) -> bool {
+        self.slot.is_some_and(ReceiptSlot::is_queue)
     }
 
     /// Whether its deadline is past.

@@ -286,7 +286,10 @@ impl DeviceSession {
                 self.close(refusal.reason, &refusal.text)
             }
             Reply::Done(request) => self.finish(request.0),
-            Reply::Refused(request, refusal) => self.refuse(request.0, &refusal),
+            Reply::Released(_) => {}
+            Reply::Refused(request, refusal) | Reply::NotKept(request, refusal) => {
+                self.refuse(request.0, &refusal)
+            }
             // All that a device sends is numbered.
             Reply::RefusedUnasked(..) => {}
             Reply::Subscribed(request, results) => match results.into_iter().find_map(Result::err) {

@@ -7,6 +7,7 @@ mod device;
 mod first_packet;
 mod mqtt;
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 pub use device::DeviceSession;
@@ -94,9 +95,28 @@ impl Session {
         either!(self, session => session.has_room())
     }
 
-    /// Writes a delivery to `out`; only when it [has room](Self::has_room).
-    pub fn handle_delivery(&mut self, delivery: Delivery, out: &mut Vec<u8>, now: Instant) {
-        either!(self, session => session.handle_delivery(delivery, out, now));
+    /// Writes a delivery to `out`; only when it [has room](Self::has_room). Gives the packet identifier by which it
+    /// would be written again on another connection, if there is such a thing.
+    pub fn handle_delivery(
+        &mut self,
+        delivery: Delivery,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> Option<NonZeroU16> {
+        match self {
+            Self::Mqtt(session) => session.handle_delivery(delivery, out, now),
+            Self::Device(session) => {
+                session.handle_delivery(delivery, out, now);
+                None
+            }
+        }
+    }
+
+    /// The store knows how far the delivery with this packet identifier is, so that the next step may be made.
+    pub fn proceed(&mut self, id: NonZeroU16) {
+        if let Self::Mqtt(session) = self {
+            session.proceed(id);
+        }
     }
 
     /// Appends what the client hadn't acknowledged when its last connection ended, until `out` holds `limit`

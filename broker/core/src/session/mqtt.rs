@@ -44,10 +44,10 @@ use std::sync::Arc;
 use self::in_flight::Stage;
 use self::known::Known;
 use self::link::{Link, Measured};
-use self::state::{Form, SessionState};
+use self::state::SessionState;
 use super::{SessionConfig, SessionCounters};
 use crate::model::{
-    Command, Delivery, GroupName, Instant, Reason, ReceiptSlot, Reception, Reply, RequestId, Settled,
+    Command, Delivery, Filter, GroupName, Instant, Reason, ReceiptSlot, Reception, Reply, RequestId, Settled,
     ShareId, Status,
 };
 use crate::mqtt::{
@@ -197,6 +197,14 @@ impl MqttSession {
             ) => {}
             (Reply::Done(request), Phase::Open) => self.answer_publish(request, None),
             (Reply::Refused(request, refusal), Phase::Open) => self.answer_publish(request, Some(refusal)),
+            // Before version 5 there is no refusal, and an acknowledgement would be a lie: the client is to come again.
+            (Reply::NotKept(_, refusal), Phase::Open) if !self.link.is_expressive() => {
+                self.close(reasons::for_disconnect(refusal.reason), &refusal.text);
+            }
+            (Reply::NotKept(request, refusal), Phase::Open) => self.answer_publish(request, Some(refusal)),
+            (Reply::Released(id), Phase::Open) => {
+                self.link.write_ack(PacketType::PubComp, id, ReasonCode::Success);
+            }
             (Reply::RefusedUnasked(about, refusal), Phase::Open) => {
                 self.notify_refusal(RequestId(0), Some(&about), &refusal);
             }
@@ -315,13 +323,29 @@ impl MqttSession {
     /// Begins as a member of these groups, and with this subscription to the inbox, from a session of the other
     /// protocol (S1).
     pub fn adopt_places(&mut self, groups: Vec<(GroupName, Reception)>, inbox: Option<Reception>) {
-        let form = |reception: &Reception| if reception.with_sender { Form::Plus } else { Form::Bare };
         for (group, reception) in groups {
-            self.state.groups.entry(group).or_default().set(form(&reception), reception, 0);
+            self.adopt_place(Filter::Group(group), reception, 0);
         }
         if let Some(reception) = inbox {
-            self.state.inbox.set(form(&reception), reception, 0);
+            self.adopt_place(Filter::Inbox, reception, 0);
         }
+    }
+
+    /// Begins with this subscription, in [these forms](crate::model::SubscribeItem::forms) or, if they aren't known, in
+    /// one that is like it.
+    pub fn adopt_place(&mut self, filter: Filter, reception: Reception, forms: u8) {
+        match filter {
+            Filter::Group(group) => self.state.groups.entry(group).or_default().adopt(reception, forms),
+            Filter::Inbox => self.state.inbox.adopt(reception, forms),
+            Filter::Notices => self.state.notice_reception = Some(reception),
+            // The hub alone knows it.
+            Filter::Topic(_) => {}
+        }
+    }
+
+    /// Remembers that a QoS 2 publish with this packet identifier was taken before the gateway started.
+    pub fn restore_received(&mut self, id: NonZeroU16) {
+        self.state.received.insert(id);
     }
 
     /// Takes the publishes that the client hasn't acknowledged: the session ends, and they may go to others.
@@ -330,8 +354,7 @@ impl MqttSession {
     }
 
     fn end_connection(&mut self) {
-        let open = self.state.in_flight.end_connection();
-        self.settled.extend(open.into_iter().map(|slot| (slot, Settled::Final(Status::Unconfirmed))));
+        self.settled.extend(self.state.in_flight.end_connection());
         self.state.end_connection();
     }
 
@@ -479,15 +502,27 @@ impl MqttSession {
         let id = ack.packet_id;
         let reason = match self.state.in_flight.entry_mut(id) {
             Some(entry) if entry.stage != Stage::Acknowledge => {
+                if ack.reason.is_failure() {
+                    // The exchange ends here [MQTT-4.3.3-4].
+                    let slot = entry.take_slot();
+                    self.state.in_flight.release(id);
+                    self.state.in_flight.remove(id, Stage::Complete);
+                    self.settle(slot, outcome(ack.reason));
+                    return None;
+                }
+                if entry.is_held() {
+                    // It is released as soon as the store knows.
+                    return None;
+                }
                 if entry.stage == Stage::Receive {
+                    if let Some(slot) = entry.slot().filter(|slot| slot.is_queue()) {
+                        self.state.in_flight.release_held(id);
+                        self.settled.push_back((slot, Settled::Received(id)));
+                        return None;
+                    }
                     let slot = entry.take_slot();
                     self.state.in_flight.release(id);
                     self.settle(slot, outcome(ack.reason));
-                }
-                if ack.reason.is_failure() {
-                    // The exchange ends here [MQTT-4.3.3-4].
-                    self.state.in_flight.remove(id, Stage::Complete);
-                    return None;
                 }
                 ReasonCode::Success
             }
@@ -501,8 +536,9 @@ impl MqttSession {
     }
 
     fn handle_pubcomp(&mut self, ack: &Ack<'_>) -> Option<Command<'static>> {
-        if self.state.in_flight.remove(ack.packet_id, Stage::Complete).is_none() {
-            self.counters.acks_unknown += 1;
+        match self.state.in_flight.remove(ack.packet_id, Stage::Complete) {
+            Some(mut entry) => self.settle(entry.take_slot(), Status::Delivered),
+            None => self.counters.acks_unknown += 1,
         }
         None
     }

@@ -19,7 +19,7 @@ use bugle_core::hub::{
 use bugle_core::model::{Instant, Limits, Reason};
 use bugle_core::rules::{Rules, RulesSource};
 use bugle_core::session::{FirstPacket, Protocol, first_packet};
-use bugle_core::store::WallTime;
+use bugle_core::store::{MemoryStore, StoreBatch, WallTime};
 pub use send_spec::SendSpec;
 
 /// What the gateway is made of.
@@ -37,6 +37,8 @@ pub struct Setup {
     pub users: Vec<SecretEntry>,
     /// Passwords that these don't have are for the process to judge.
     pub asks: bool,
+    /// There is a durable store.
+    pub durable: bool,
 }
 
 impl Setup {
@@ -50,6 +52,7 @@ impl Setup {
             roles: Vec::new(),
             users: Vec::new(),
             asks: false,
+            durable: false,
         }
     }
 }
@@ -266,6 +269,34 @@ struct Client {
     fuse: Option<[usize; 2]>,
 }
 
+fn shards(setup: &Setup, wall_at_start: WallTime) -> Vec<Shard> {
+    let limits = Arc::new(setup.limits.clone());
+    let rules = Arc::new(setup.rules.clone());
+    let entries = setup.secrets.iter().map(|(id, secret)| SecretEntry {
+        id: id.clone(),
+        secret: secret.clone(),
+        clients: Vec::new(),
+        roles: setup.roles.iter().filter(|(who, _)| who == id).map(|(_, role)| (*role).into()).collect(),
+    });
+    let credentials = Credentials::from_entries(entries.chain(setup.users.iter().cloned()));
+    let credentials = Arc::new(if setup.asks { credentials.and_ask() } else { credentials });
+    let shards = (0..setup.shards).map(|index| {
+        let mut random = Random(setup.seed.unwrap_or(0) ^ u64::from(index) << 32);
+        let config = ShardConfig {
+            index,
+            shards: setup.shards,
+            limits: limits.clone(),
+            prefix: "sig".into(),
+            rules: rules.clone(),
+            credentials: credentials.clone(),
+            durable: setup.durable,
+            wall_at_start,
+        };
+        Shard::new(config, Box::new(move |bytes| bytes.fill_with(|| random.next() as u8)))
+    });
+    shards.collect()
+}
+
 /// The gateway and its clients.
 pub struct Gateway {
     pub shards: Vec<Shard>,
@@ -277,6 +308,13 @@ pub struct Gateway {
     /// What lies between shards, by sender and receiver.
     wires: BTreeMap<(u16, u16), VecDeque<PeerBatch>>,
     held: bool,
+    setup: Setup,
+    pub store: MemoryStore,
+    /// What shards gave the store, and it hasn't committed.
+    uncommitted: BTreeMap<u16, VecDeque<StoreBatch>>,
+    /// It commits nothing for now.
+    pub store_stuck: bool,
+    wall_at_start: WallTime,
     /// Connections that their clients have given up, and the gateway hasn't.
     forsaken: Vec<(usize, ConnectionKey)>,
 }
@@ -287,36 +325,14 @@ enum Step {
     Read(usize),
     Write(usize),
     Peer(u16, u16),
+    Store(u16),
 }
 
 impl Gateway {
     pub fn new(setup: &Setup) -> Self {
-        let limits = Arc::new(setup.limits.clone());
-        let rules = Arc::new(setup.rules.clone());
-        let entries = setup.secrets.iter().map(|(id, secret)| SecretEntry {
-            id: id.clone(),
-            secret: secret.clone(),
-            clients: Vec::new(),
-            roles: setup.roles.iter().filter(|(who, _)| who == id).map(|(_, role)| (*role).into()).collect(),
-        });
-        let credentials = Credentials::from_entries(entries.chain(setup.users.iter().cloned()));
-        let credentials = Arc::new(if setup.asks { credentials.and_ask() } else { credentials });
-        let shards = (0..setup.shards).map(|index| {
-            let mut random = Random(setup.seed.unwrap_or(0) ^ u64::from(index) << 32);
-            let config = ShardConfig {
-                index,
-                shards: setup.shards,
-                limits: limits.clone(),
-                prefix: "sig".into(),
-                rules: rules.clone(),
-                credentials: credentials.clone(),
-                durable: false,
-                wall_at_start: WallTime::default(),
-            };
-            Shard::new(config, Box::new(move |bytes| bytes.fill_with(|| random.next() as u8)))
-        });
+        let wall_at_start = WallTime(1_800_000_000_000);
         Self {
-            shards: shards.collect(),
+            shards: shards(setup, wall_at_start),
             now: Instant::from_millis(1000),
             limits: setup.limits.clone(),
             random: setup.seed.map(Random),
@@ -324,8 +340,35 @@ impl Gateway {
             by_key: HashMap::new(),
             wires: BTreeMap::new(),
             held: false,
+            setup: setup.clone(),
+            store: MemoryStore::default(),
+            uncommitted: BTreeMap::new(),
+            store_stuck: false,
+            wall_at_start,
             forsaken: Vec::new(),
         }
+    }
+
+    /// The gateway is killed, and started again with what its store had committed. All connections are lost.
+    pub fn restart(&mut self) {
+        let was = self.now.as_millis();
+        self.now = Instant::from_millis(1000);
+        self.wall_at_start.0 += was - 1000;
+        let now = WallTime(self.wall_at_start.0 + 1000);
+        self.shards = shards(&self.setup, self.wall_at_start);
+        for client in &mut self.clients {
+            client.open = false;
+        }
+        self.by_key.clear();
+        self.wires.clear();
+        self.forsaken.clear();
+        self.uncommitted.clear();
+        for (index, shard) in self.shards.iter_mut().enumerate() {
+            for restored in self.store.restore(index as u16, self.setup.shards, now) {
+                shard.handle_restored(restored, self.now);
+            }
+        }
+        self.pump();
     }
 
     // -- connecting ---------------------------------------------------------------------------------------
@@ -712,6 +755,7 @@ impl Gateway {
                 None => return,
                 Some(Step::Read(client)) => self.read(client),
                 Some(Step::Write(client)) => self.transmit(client),
+                Some(Step::Store(shard)) => self.commit(shard),
                 Some(Step::Peer(from, to)) => {
                     if let Some(mut batch) = self.wires.get_mut(&(from, to)).and_then(VecDeque::pop_front) {
                         while !batch.is_empty() {
@@ -723,6 +767,14 @@ impl Gateway {
         }
     }
 
+    /// The store commits the next batch of a shard.
+    fn commit(&mut self, shard: u16) {
+        let batch = self.uncommitted.get_mut(&shard).and_then(VecDeque::pop_front);
+        for event in batch.into_iter().flat_map(|batch| self.store.commit(batch)) {
+            self.shards[usize::from(shard)].handle_store(event, self.now);
+        }
+    }
+
     /// Asks the shards what they have to say.
     fn collect(&mut self) {
         for (index, shard) in self.shards.iter_mut().enumerate() {
@@ -730,6 +782,9 @@ impl Gateway {
                 && let Some((peer, message)) = shard.poll_peer()
             {
                 self.wires.entry((index as u16, peer)).or_default().push_back(message);
+            }
+            while let Some(batch) = shard.poll_store() {
+                self.uncommitted.entry(index as u16).or_default().push_back(batch);
             }
             while let Some(key) = shard.poll_dirty() {
                 let Some(&client) = self.by_key.get(&(index, key)) else { continue };
@@ -755,7 +810,11 @@ impl Gateway {
             read.into_iter().chain((client.writable && client.reads).then_some(Step::Write(index)))
         };
         let peers = self.wires.iter().filter(|(_, wire)| !wire.is_empty());
-        peers.map(|(&(from, to), _)| Step::Peer(from, to)).chain(clients.flat_map(of_client))
+        let batches = self.uncommitted.iter().filter(|(_, batches)| !self.store_stuck && !batches.is_empty());
+        peers
+            .map(|(&(from, to), _)| Step::Peer(from, to))
+            .chain(clients.flat_map(of_client))
+            .chain(batches.map(|(&shard, _)| Step::Store(shard)))
     }
 
     /// The gateway reads from a client: all there is or, in a random order of things, a part of it.

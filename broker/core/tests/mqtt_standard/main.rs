@@ -4,6 +4,7 @@
 
 mod auth;
 mod connecting;
+mod durable;
 mod fields;
 #[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "../gateway/mod.rs"]

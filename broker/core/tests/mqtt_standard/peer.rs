@@ -87,15 +87,26 @@ fn written<'a>(writer: &'a mut PropertyWriter, properties: &[Property<'a>]) -> P
     writer.finish().unwrap()
 }
 
-/// Runs a story with each of these versions, with one and with several shards.
+/// How many shards, in which order things happen, and whether sessions last in a store.
+const WAYS: [(u16, Option<u64>, bool); 7] = [
+    (1, None, false),
+    (3, None, false),
+    (3, Some(7), false),
+    (2, Some(8), false),
+    (1, None, true),
+    (3, None, true),
+    (3, Some(9), true),
+];
+
+/// Runs a story with each of these versions, in all of these ways.
 pub fn each(versions: &[Version], story: impl Fn(Broker, Version)) {
     each_with(versions, |_| {}, story);
 }
 
 pub fn each_with(versions: &[Version], change: impl Fn(&mut Limits), story: impl Fn(Broker, Version)) {
     for &version in versions {
-        for (shards, seed) in [(1, None), (3, None), (3, Some(7)), (2, Some(8))] {
-            let mut setup = Setup::new(shards, seed);
+        for (shards, seed, durable) in WAYS {
+            let mut setup = Setup { durable, ..Setup::new(shards, seed) };
             change(&mut setup.limits);
             story(Broker { gateway: Gateway::new(&setup) }, version);
         }

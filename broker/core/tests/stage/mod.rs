@@ -12,6 +12,8 @@ pub struct Run {
     pub shards: u16,
     pub seed: Option<u64>,
     pub inline: bool,
+    /// There is a durable store.
+    pub durable: bool,
 }
 
 /// One gateway with its clients, and what they speak.
@@ -22,7 +24,7 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(run: Run, change: impl FnOnce(&mut Setup)) -> Self {
-        let mut setup = Setup::new(run.shards, run.seed);
+        let mut setup = Setup { durable: run.durable, ..Setup::new(run.shards, run.seed) };
         change(&mut setup);
         Self { run, gateway: Gateway::new(&setup) }
     }

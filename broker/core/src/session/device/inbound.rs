@@ -238,7 +238,7 @@ impl DeviceSession {
             Frame::Join { group } => {
                 let retained = RetainHandling::DoNotSend;
                 let filter = self.group_filter(group)?;
-                let item = SubscribeItem { filter, reception: Reception::DEVICE, retained };
+                let item = SubscribeItem { filter, reception: Reception::DEVICE, retained, forms: 0 };
                 Command::Subscribe { request, items: vec![Ok(item)] }
             }
             Frame::Leave { group } => {
@@ -254,7 +254,10 @@ impl DeviceSession {
                 let filter = self.topic_filter(filter)?;
                 let reception = Reception { qos: qos(at_least_once), ..Reception::DEVICE };
                 let retained = RetainHandling::SendAtSubscribe;
-                Command::Subscribe { request, items: vec![Ok(SubscribeItem { filter, reception, retained })] }
+                Command::Subscribe {
+                    request,
+                    items: vec![Ok(SubscribeItem { filter, reception, retained, forms: 0 })],
+                }
             }
             Frame::Unsubscribe { filter } => {
                 Command::Unsubscribe { request, filters: vec![self.topic_filter(filter)?] }

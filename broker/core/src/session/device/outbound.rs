@@ -55,7 +55,7 @@ impl DeviceSession {
                 let text = text.get(..end).unwrap_or_default();
                 self.write_control(&Frame::Error { reason: refusal.reason, text });
             }
-            Filter::Inbox => {}
+            Filter::Inbox | Filter::Notices => {}
         }
     }
 

@@ -27,6 +27,7 @@ impl Device {
             assigned: false,
             session: 7,
             session_present: false,
+            lasts: false,
             session_expiry: 0,
             authentication: None,
         };
@@ -118,6 +119,7 @@ fn frames_behind_the_hello_wait_for_the_hub() {
         assigned: false,
         session: 7,
         session_present: false,
+        lasts: false,
         session_expiry: 0,
         authentication: None,
     };

@@ -177,6 +177,7 @@ impl MqttSession {
             writer.push(Property::SessionExpiryInterval(connected.session_expiry));
         }
         self.state.persistent = connected.session_expiry > 0;
+        self.state.lasts = connected.lasts;
         if connected.assigned {
             writer.push(Property::AssignedClientIdentifier(connected.identity.as_str()));
         }

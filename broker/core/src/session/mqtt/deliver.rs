@@ -37,13 +37,13 @@ impl MqttSession {
     pub fn poll_resend(&mut self, out: &mut Vec<u8>, limit: usize, now: Instant) {
         while self.phase == Phase::Open && out.len() < limit {
             let Some((id, resend)) = self.state.in_flight.next_resend() else { return };
-            let delivery = match resend {
+            let (delivery, dup) = match resend {
                 Resend::Release => {
                     self.link.write_ack(PacketType::PubRel, id, ReasonCode::Success);
                     self.link.flush(out);
                     continue;
                 }
-                Resend::Publish(delivery) => delivery,
+                Resend::Publish(delivery, dup) => (delivery, dup),
             };
             let message = &delivery.outgoing.message.view();
             if delivery.is_expired(now) && matches!(message.origin, OriginView::Signal { .. }) {
@@ -53,7 +53,7 @@ impl MqttSession {
             let form = Form::new(message, &delivery.reception, self.link.version, now);
             let start = out.len();
             let written = form.with_publish(message, &self.config.prefix, |publish| {
-                let publish = Publish { packet_id: Some(id), dup: true, ..*publish };
+                let publish = Publish { packet_id: Some(id), dup, ..*publish };
                 encode(&Packet::Publish(publish), form.version, out)
             });
             if written.is_err() || out.len() - start > self.link.max_packet {
@@ -65,9 +65,26 @@ impl MqttSession {
         }
     }
 
+    /// The store knows how far the publish with this identifier is: the next step may be made.
+    pub fn proceed(&mut self, id: NonZeroU16) {
+        self.state.in_flight.proceed(id, self.phase == Phase::Open);
+    }
+
+    /// Takes what was on its way before the gateway started; `released`: the client has it, at QoS 2.
+    pub fn restore_in_flight(&mut self, id: NonZeroU16, delivery: Delivery, released: bool) {
+        let stage = match delivery.outgoing.message.qos.min(delivery.reception.qos) {
+            QoS::ExactlyOnce if released => Stage::Complete,
+            QoS::ExactlyOnce => Stage::Receive,
+            QoS::AtLeastOnce | QoS::AtMostOnce => Stage::Acknowledge,
+        };
+        self.state.in_flight.restore(id, delivery, stage);
+    }
+
     /// Writes a publish not again that the client may have. At QoS 2 it remembers the identifier until that is released,
     /// and would take the next publish with it for this one [MQTT-4.3.3-10].
     fn give_up(&mut self, id: NonZeroU16, out: &mut Vec<u8>) {
+        let slot = self.state.in_flight.entry_mut(id).and_then(|entry| entry.slot());
+        self.settle(slot, Status::Expired);
         if self.state.in_flight.forget_unreleased(id) {
             self.link.write_ack(PacketType::PubRel, id, ReasonCode::Success);
             self.link.flush(out);
@@ -80,8 +97,18 @@ impl MqttSession {
     }
 
     /// Writes a delivery to `out`, behind the control packets that wait; only when it
-    /// [has room](Self::has_room).
-    pub fn handle_delivery(&mut self, delivery: Delivery, out: &mut Vec<u8>, now: Instant) {
+    /// [has room](Self::has_room). Gives the packet identifier that it has. One of QoS 2 that is in a queue is written
+    /// only when the store knows that, by [`proceed`](Self::proceed).
+    pub fn handle_delivery(
+        &mut self,
+        delivery: Delivery,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> Option<NonZeroU16> {
+        let qos = delivery.outgoing.message.qos.min(delivery.reception.qos);
+        if delivery.is_queued() && qos == QoS::ExactlyOnce {
+            return self.hold(delivery);
+        }
         let Delivery { outgoing, reception, slot, .. } = &delivery;
         // Alone it is written straight to `out`.
         let is_shared = Rc::strong_count(outgoing) > 1;
@@ -90,8 +117,19 @@ impl MqttSession {
         let id = self.deliver(&message, reception, *slot, encodings.as_deref_mut(), out, now);
         drop(encodings);
         if let Some(id) = id.filter(|_| self.state.persistent || delivery.share.is_some()) {
-            self.state.in_flight.keep(id, Delivery { slot: None, ..delivery });
+            let slot = delivery.slot.filter(|slot| slot.is_queue());
+            self.state.in_flight.keep(id, Delivery { slot, ..delivery });
         }
+        id
+    }
+
+    fn hold(&mut self, delivery: Delivery) -> Option<NonZeroU16> {
+        let Some(id) = self.state.in_flight.insert(Entry::new(Stage::Receive, delivery.slot)) else {
+            self.counters.no_room += 1;
+            return self.undelivered(delivery.slot, Status::Offline);
+        };
+        self.state.in_flight.hold(id, delivery);
+        Some(id)
     }
 
     /// Whether a message need not come as a [`Delivery`]: there is room, and nothing is kept of what it is written.

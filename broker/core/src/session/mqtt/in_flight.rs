@@ -5,11 +5,14 @@
 //!
 //! A session that outlives its connection keeps what was written, and writes it again in the same order when
 //! its client is back [MQTT-4.4.0-1] [MQTT-4.6.0-1].
+//!
+//! What is in a queue of the store at QoS 2 is *held* where a crash could make the client take it twice: it is written
+//! when the store knows its identifier, and released when the store knows that the client has it.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
 
-use crate::model::{Delivery, ReceiptSlot, ShareId};
+use crate::model::{Delivery, ReceiptSlot, Settled, ShareId, Status};
 
 /// The publishes on their way, at most `limit`.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(super) struct Entry {
     slot: Option<ReceiptSlot>,
     /// What the client has to answer.
     pub(super) stage: Stage,
+    /// The store is to know of it before the next step.
+    held: bool,
     /// What is written again after the connection was lost.
     kept: Option<Box<Kept>>,
 }
@@ -41,6 +46,8 @@ pub(super) struct Entry {
 #[derive(Debug)]
 struct Kept {
     order: u64,
+    /// It was written to the client before.
+    written: bool,
     /// None once the client has it, and only PUBREL is to be repeated.
     delivery: Option<Delivery>,
 }
@@ -48,8 +55,8 @@ struct Kept {
 /// What is to be written again.
 #[derive(Debug)]
 pub(super) enum Resend {
-    /// The PUBLISH, marked as a duplicate.
-    Publish(Delivery),
+    /// The PUBLISH, and whether it is to be marked as a duplicate.
+    Publish(Delivery, bool),
     /// The PUBREL.
     Release,
 }
@@ -57,7 +64,17 @@ pub(super) enum Resend {
 impl Entry {
     /// A publish that is forgotten with its connection.
     pub(super) fn new(stage: Stage, slot: Option<ReceiptSlot>) -> Self {
-        Self { slot, stage, kept: None }
+        Self { slot, stage, held: false, kept: None }
+    }
+
+    /// Whether the store is to know of it before the next step.
+    pub(super) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Who waits to hear of it.
+    pub(super) fn slot(&self) -> Option<ReceiptSlot> {
+        self.slot
     }
 
     /// Takes who waits to hear of it.
@@ -130,10 +147,22 @@ impl InFlight {
 
     /// Keeps what was written under this identifier for another connection.
     pub(super) fn keep(&mut self, id: NonZeroU16, delivery: Delivery) {
+        self.keep_as(id, delivery, true);
+    }
+
+    /// Keeps what is to be written under this identifier once the store knows it.
+    pub(super) fn hold(&mut self, id: NonZeroU16, delivery: Delivery) {
+        self.keep_as(id, delivery, false);
+        if let Some(entry) = self.entry_mut(id) {
+            entry.held = true;
+        }
+    }
+
+    fn keep_as(&mut self, id: NonZeroU16, delivery: Delivery, written: bool) {
         self.order += 1;
         let order = self.order;
         if let Some(entry) = self.entry_mut(id) {
-            entry.kept = Some(Box::new(Kept { order, delivery: Some(delivery) }));
+            entry.kept = Some(Box::new(Kept { order, written, delivery: Some(delivery) }));
         }
     }
 
@@ -144,7 +173,44 @@ impl InFlight {
         if let Some(entry) = self.entry_mut(id) {
             entry.stage = Stage::Complete;
             if let Some(kept) = &mut entry.kept {
-                **kept = Kept { order, delivery: None };
+                **kept = Kept { order, written: true, delivery: None };
+            }
+        }
+    }
+
+    /// Likewise, but PUBREL is to wait until the store knows.
+    pub(super) fn release_held(&mut self, id: NonZeroU16) {
+        self.release(id);
+        if let Some(entry) = self.entry_mut(id) {
+            entry.held = true;
+        }
+    }
+
+    /// The store knows what it had to. True: the next step is due, if there is a connection.
+    pub(super) fn proceed(&mut self, id: NonZeroU16, is_open: bool) -> bool {
+        let Some(entry) = self.entry_mut(id) else { return false };
+        let due = std::mem::replace(&mut entry.held, false) && is_open;
+        if due {
+            self.resends.push_back(id);
+        }
+        due
+    }
+
+    /// Takes what the store knew of before the gateway started, under the same identifier.
+    pub(super) fn restore(&mut self, id: NonZeroU16, delivery: Delivery, stage: Stage) {
+        let index = usize::from(id.get()) - 1;
+        while self.entries.len() <= index {
+            self.entries.push(None);
+        }
+        let slot = delivery.slot;
+        if let Some(place) = self.entries.get_mut(index)
+            && place.is_none()
+        {
+            *place = Some(Entry::new(stage, slot));
+            self.count += 1;
+            self.keep(id, delivery);
+            if stage == Stage::Complete {
+                self.release(id);
             }
         }
     }
@@ -182,7 +248,8 @@ impl InFlight {
             .iter()
             .enumerate()
             .filter_map(|(index, entry)| {
-                let order = entry.as_ref()?.kept.as_ref()?.order;
+                let entry = entry.as_ref().filter(|entry| !entry.held)?;
+                let order = entry.kept.as_ref()?.order;
                 Some((order, NonZeroU16::new(u16::try_from(index + 1).ok()?)?))
             })
             .collect();
@@ -197,7 +264,10 @@ impl InFlight {
             let resend = match self.entry_mut(id) {
                 Some(Entry { stage: Stage::Complete, .. }) => Some(Resend::Release),
                 Some(_) if is_full => return None,
-                Some(Entry { kept: Some(kept), .. }) => kept.delivery.clone().map(Resend::Publish),
+                Some(Entry { kept: Some(kept), .. }) => {
+                    let again = std::mem::replace(&mut kept.written, true);
+                    kept.delivery.clone().map(|delivery| Resend::Publish(delivery, again))
+                }
                 _ => None,
             };
             self.resends.pop_front();
@@ -241,15 +311,21 @@ impl InFlight {
         Some(entry)
     }
 
-    /// The connection is gone: gives those whose outcome is still open, and forgets what isn't kept.
-    pub(super) fn end_connection(&mut self) -> Vec<ReceiptSlot> {
+    /// The connection is gone: gives what became of those whose outcome is still open, and forgets what isn't kept.
+    pub(super) fn end_connection(&mut self) -> Vec<(ReceiptSlot, Settled)> {
         self.resends = VecDeque::new();
-        let mut unsettled = Vec::new();
+        let mut settled = Vec::new();
         for place in &mut self.entries {
             let Some(entry) = place else { continue };
-            let slot = entry.slot.take();
-            unsettled.extend(slot.filter(|_| entry.stage != Stage::Complete));
-            if entry.kept.is_none() {
+            let is_kept = entry.kept.is_some();
+            // What is kept stays in its queue as well.
+            let slot = entry.slot.take_if(|slot| !(is_kept && slot.is_queue()));
+            let status = match entry.stage {
+                Stage::Acknowledge | Stage::Receive => Some(Status::Unconfirmed),
+                Stage::Complete => slot.filter(|slot| slot.is_queue()).map(|_| Status::Delivered),
+            };
+            settled.extend(slot.zip(status).map(|(slot, status)| (slot, Settled::Final(status))));
+            if !is_kept {
                 *place = None;
                 self.count -= 1;
             }
@@ -258,7 +334,7 @@ impl InFlight {
             self.entries = Vec::new();
             self.next = 0;
         }
-        unsettled
+        settled
     }
 }
 

@@ -244,8 +244,12 @@ impl MqttSession {
     }
 
     pub(super) fn handle_pubrel(&mut self, ack: &Ack<'_>) -> Option<Command<'static>> {
+        let was_there = self.state.received.remove(&ack.packet_id);
+        if was_there && self.state.lasts {
+            return Some(Command::Release { id: ack.packet_id });
+        }
         // A client whose connection was lost may repeat what it can't know to be done.
-        let reason = if self.state.received.remove(&ack.packet_id) || self.state.resumed {
+        let reason = if was_there || self.state.resumed {
             ReasonCode::Success
         } else {
             ReasonCode::PacketIdentifierNotFound

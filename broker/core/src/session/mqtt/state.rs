@@ -37,6 +37,8 @@ pub(super) struct SessionState {
     pub(super) subscribes: u32,
     /// It outlives its connection: what is written is kept until the client has acknowledged it.
     pub(super) persistent: bool,
+    /// It outlives the gateway as well: the store knows which identifiers were taken.
+    pub(super) lasts: bool,
     /// It has outlived one, so that the client may repeat what it can't know to be done.
     pub(super) resumed: bool,
 }
@@ -56,6 +58,7 @@ impl SessionState {
             notices: VecDeque::new(),
             subscribes: 0,
             persistent: false,
+            lasts: false,
             resumed: false,
         }
     }
@@ -227,6 +230,21 @@ impl Forms {
         let with_sender = form != Form::Bare;
         let reception = Reception { with_sender, ..reception };
         self.0[form as usize].replace(Subscribed { reception, order }).is_none()
+    }
+
+    /// Which forms are there, a bit each.
+    pub(super) fn present(&self) -> u8 {
+        self.0.iter().enumerate().filter(|(_, form)| form.is_some()).map(|(at, _)| 1 << at).sum()
+    }
+
+    /// Sets the forms of which these bits tell, as they amount to together.
+    pub(super) fn adopt(&mut self, reception: Reception, present: u8) {
+        let all = [Form::Bare, Form::Plus, Form::Hash];
+        let named = all.into_iter().filter(|form| present & (1 << *form as u8) != 0);
+        let unnamed = if reception.with_sender { Form::Plus } else { Form::Bare };
+        for form in named.chain((present == 0).then_some(unnamed)) {
+            self.set(form, reception, 0);
+        }
     }
 
     /// Ends a form; says whether it was there.

@@ -69,13 +69,23 @@ impl MqttSession {
             Ok(Wanted::Notices) => {
                 self.state.notice_reception =
                     Some(Reception { qos: reception.qos.min(QoS::AtLeastOnce), ..reception });
-                SubscribeKind::Notices
+                if !self.state.lasts {
+                    return SubscribeKind::Notices;
+                }
+                items.push(Ok(SubscribeItem {
+                    filter: Filter::Notices,
+                    reception: Reception { qos: reception.qos.min(QoS::AtLeastOnce), ..reception },
+                    retained: RetainHandling::DoNotSend,
+                    forms: 0,
+                }));
+                SubscribeKind::Hub { undo: None }
             }
             Ok(Wanted::Topic(topic)) => {
                 items.push(Ok(SubscribeItem {
                     filter: Filter::Topic(topic),
                     reception,
                     retained: options.retain_handling,
+                    forms: 0,
                 }));
                 SubscribeKind::Hub { undo: None }
             }
@@ -110,12 +120,15 @@ impl MqttSession {
         };
         let undo = forms.set(form, reception, order).then(|| (place.clone(), form));
         let reception = forms.merged().unwrap_or(reception);
-        (Ok(place_item(place, reception)), undo)
+        let present = forms.present();
+        (Ok(place_item(place, reception, present)), undo)
     }
 
     /// Ends a form of a place. None: it wasn't there; else what remains, if anything does.
-    fn end_form(&mut self, place: &Place, form: Form) -> Option<Option<Reception>> {
-        let end = |forms: &mut Forms| forms.end(form).then(|| forms.merged());
+    fn end_form(&mut self, place: &Place, form: Form) -> Option<Option<(Reception, u8)>> {
+        let end = |forms: &mut Forms| {
+            forms.end(form).then(|| forms.merged().map(|reception| (reception, forms.present())))
+        };
         match place {
             Place::Inbox => end(&mut self.state.inbox),
             Place::Group(group) => {
@@ -136,7 +149,7 @@ impl MqttSession {
                 format!("{}/g/{group}", self.config.prefix)
             }
             Filter::Topic(filter) => filter.to_string(),
-            Filter::Inbox => return,
+            Filter::Inbox | Filter::Notices => return,
         };
         self.notify_ended(&text, refusal);
     }
@@ -205,7 +218,11 @@ impl MqttSession {
                 Err(_) => Some(false),
                 Ok(Wanted::Notices) => {
                     self.state.notices.clear();
-                    Some(self.state.notice_reception.take().is_some())
+                    let was_there = self.state.notice_reception.take().is_some();
+                    if self.state.lasts && was_there {
+                        ended.push(Filter::Notices);
+                    }
+                    (!self.state.lasts || !was_there).then_some(was_there)
                 }
                 Ok(Wanted::Topic(topic)) => {
                     ended.push(Filter::Topic(topic));
@@ -220,8 +237,8 @@ impl MqttSession {
                         ended.push(filter);
                         None
                     }
-                    Some(Some(reception)) => {
-                        reduced.push(place_item(place, reception));
+                    Some(Some((reception, forms))) => {
+                        reduced.push(place_item(place, reception, forms));
                         Some(true)
                     }
                 },
@@ -310,8 +327,8 @@ impl MqttSession {
 }
 
 /// Signals aren't retained.
-fn place_item(place: Place, reception: Reception) -> SubscribeItem {
-    SubscribeItem { filter: filter_of(place), reception, retained: RetainHandling::DoNotSend }
+fn place_item(place: Place, reception: Reception, forms: u8) -> SubscribeItem {
+    SubscribeItem { filter: filter_of(place), reception, retained: RetainHandling::DoNotSend, forms }
 }
 
 fn filter_of(place: Place) -> Filter {

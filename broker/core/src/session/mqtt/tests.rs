@@ -127,6 +127,7 @@ impl Script {
             assigned,
             session: 1,
             session_present: false,
+            lasts: false,
             session_expiry: 0,
             authentication: None,
         };
@@ -223,7 +224,7 @@ fn reception(qos: QoS) -> Reception {
 }
 
 fn slot() -> Option<ReceiptSlot> {
-    Some(ReceiptSlot { tracker: Default::default(), index: 3 })
+    Some(ReceiptSlot::Tracker { tracker: Default::default(), index: 3 })
 }
 
 fn delivery(message: Message, reception: Reception) -> Delivery {

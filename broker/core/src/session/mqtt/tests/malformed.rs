@@ -71,7 +71,7 @@ fn run(pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
                 Command::Unsubscribe { request, filters } => {
                     script.reply(Reply::Unsubscribed(request, vec![true; filters.len()]));
                 }
-                Command::Disconnect { .. } | Command::Authenticate { .. } => {}
+                Command::Disconnect { .. } | Command::Authenticate { .. } | Command::Release { .. } => {}
             }
         }
         script.session.poll_transmit(&mut out, script.now);

@@ -6,6 +6,7 @@ fn short(commands: &[Command]) -> Vec<String> {
     let name = |filter: &Filter| match filter {
         Filter::Group(group) => group.to_string(),
         Filter::Inbox => "inbox".to_owned(),
+        Filter::Notices => "notices".to_owned(),
         Filter::Topic(topic) => format!("topic {topic}"),
     };
     let item = |item: &Result<SubscribeItem, Refusal>| match item {
