@@ -58,6 +58,16 @@ limits! {
     offline_messages => offline_messages: usize, 1..=10_000_000;
     /// Bytes of payload kept for one client that is away.
     offline_bytes => offline_bytes: usize, 1024..=1 << 30;
+    /// Signals stored for one client (S10).
+    stored_signals_per_client => stored_per_client: usize, 0..=10_000_000;
+    /// Bytes of their payloads and properties.
+    stored_bytes_per_client => stored_bytes_per_client: usize, 8192..=1 << 30;
+    /// Signals stored in all, and sends that wait for the ends of their recipients.
+    stored_signals => stored_signals: usize, 0..=100_000_000;
+    /// Bytes of the payloads and properties of stored signals in all.
+    stored_bytes => stored_bytes: usize, 8192..=1 << 40;
+    /// The time to live of a stored signal that says none, in milliseconds.
+    store_ttl_ms => store_ttl: u64, 1..=u32::MAX as u64;
     /// What becomes of a message for which that leaves no room: `refuse-newest` or `drop-oldest`.
     offline_full => offline_full: OfflineFull, OfflineFull::RefuseNewest..=OfflineFull::DropOldest;
     /// Seconds for which a session is kept at most while its client is away; 4294967295 is for ever.

@@ -124,7 +124,7 @@ class Client:
         if not part.more:
             del self.receipts[part.request]
             counts = {status.name: count for status, count in part.counts.items()}
-            told.append(["receipt", part.request, counts, whole["each"], part.duplicate])
+            told.append(["receipt", part.request, counts, whole["each"], part.duplicate, part.interim])
 
 
 def main() -> None:

@@ -71,6 +71,15 @@ pub enum PeerMessage {
         /// What became of it.
         report: ShardReport,
     },
+    /// A recipient that was QUEUED has ended (S10).
+    Ended {
+        /// The number of the send, on the sender's shard.
+        number: u64,
+        /// The recipient.
+        client: ClientId,
+        /// What became of it there.
+        status: Status,
+    },
     /// A message for one of your members of a share; answered by [`PeerMessage::Kept`] if someone waits.
     Shared {
         /// `$share/{name}/{filter}`.
@@ -145,6 +154,10 @@ pub struct AcceptedSignal {
     pub target: Target,
     /// The sender gets it too, where it is a recipient (S5).
     pub echo: bool,
+    /// It is to be kept for recipients that aren't there (S10).
+    pub store: bool,
+    /// The number by which the ends of such recipients are told, if anybody wants to hear of them.
+    pub stored_as: Option<u64>,
     /// What the sender wants to hear.
     pub receipt: ReceiptMode,
     /// When receipts for online recipients close (S8).

@@ -83,7 +83,6 @@ const SENDS: &[Send] = &[
     Send("S9 the longest ttl", "c/r1?ttl=4294967295", "r1=DELIVERED"),
     Send("S12 a message id", "c/r1?id=m-1", "r1=DELIVERED"),
     Send("S12 a bad message id", "c/r1?id=m 1", "BAD_OPTION"),
-    Send("S10 store, which this gateway doesn't have yet", "c/r1?store=1&ttl=1000", "UNSUPPORTED"),
     Send("S16 urgent", "g/g?urgent=1", "r1=DELIVERED r2=DELIVERED r3=DELIVERED"),
 ];
 

@@ -177,6 +177,7 @@ impl Shard {
         }
         if self.store.is_durable() {
             self.load_queue(key);
+            self.tell_unheard(key, now);
         }
     }
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use slotmap::DefaultKey;
 
+use super::outbox::{AfterCommit, Kept};
 use super::receipts::Tracker;
 use super::timers::Timer;
 use super::{ConnectionKey, Shard};
@@ -19,8 +20,13 @@ use crate::rules::{Action, Object};
 
 impl Shard {
     pub(super) fn deliver_for_peer(&mut self, from: ShardIndex, envelope: &Envelope, now: Instant) {
+        let mark = self.store.mark();
         let report = self.deliver_signal(from, envelope, now);
-        self.backbone.forward(from, PeerMessage::Taken { send: envelope.send, report });
+        let taken = PeerMessage::Taken { send: envelope.send, report };
+        match self.store.since(mark) {
+            Kept::WhenCommitted => self.store.after(AfterCommit::Peer(from, taken)),
+            Kept::Nothing | Kept::Not => self.backbone.forward(from, taken),
+        }
     }
 
     /// Puts a signal into the mailboxes of its recipients here. The report, where one is asked for, is given
@@ -72,7 +78,7 @@ impl Shard {
         match open {
             Some((key, reception)) if reception.no_local && *id == round.signal.sender => self.consider(key),
             Some((key, reception)) => self.give(round, key, reception),
-            None => self.settle_without_mailbox(round, id, Status::Offline),
+            None => self.keep_or(round, id, Status::Offline),
         }
     }
 
@@ -115,7 +121,7 @@ impl Shard {
                 && !except.contains(id.as_str())
                 && (*id != round.signal.sender || round.signal.echo)
             {
-                self.settle_without_mailbox(round, id, Status::Offline);
+                self.keep_or(round, id, Status::Offline);
             }
         }
     }
@@ -132,7 +138,7 @@ impl Shard {
                 }
                 Some((key, reception)) => self.give(round, key, reception),
                 None if self.rules.members(group).is_some_and(|members| members.contains(id)) => {
-                    self.settle_without_mailbox(round, id, Status::Offline);
+                    self.keep_or(round, id, Status::Offline);
                 }
                 None => self.settle_without_mailbox(round, id, Status::NotMember),
             }
@@ -143,14 +149,24 @@ impl Shard {
     fn give(&mut self, round: &mut Round<'_>, key: ConnectionKey, reception: Reception) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.considered = self.signals;
-        if client.is_absent() {
+        let is_absent = client.is_absent();
+        if is_absent || round.signal.store {
             let Some(id) = client.client_id.clone() else { return };
-            return self.settle_without_mailbox(round, &id, Status::Offline);
+            if round.signal.store && !self.may_receive(round.signal, key) {
+                return self.settle_without_mailbox(round, &id, Status::Denied);
+            }
+            if is_absent {
+                return self.keep_or(round, &id, Status::Offline);
+            }
+            let delivery = Delivery::new(round.outgoing.clone(), reception);
+            if self.keep_signal(round.signal, delivery, round.tracker, &id, Some((key, reception))) {
+                return;
+            }
         }
         let mut slot = None;
         // The id is shared text: cloned only where a receipt is to name it.
         if round.tracker.is_some() || !self.rules.is_uniform(Action::Receive) {
-            let Some(id) = client.client_id.clone() else { return };
+            let Some(id) = self.clients.get(key).and_then(|client| client.client_id.clone()) else { return };
             if !self.may_receive(round.signal, key) {
                 return self.settle_without_mailbox(round, &id, Status::Denied);
             }
@@ -167,6 +183,14 @@ impl Shard {
                 }
                 _ => self.counters.count_status(Status::Overflow, 1),
             }
+        }
+    }
+
+    /// Keeps a signal for a recipient that isn't there; where that isn't done, it is this for it.
+    fn keep_or(&mut self, round: &Round<'_>, id: &ClientId, status: Status) {
+        let delivery = Delivery::new(round.outgoing.clone(), Reception::DEVICE);
+        if !self.keep_signal(round.signal, delivery, round.tracker, id, None) {
+            self.settle_without_mailbox(round, id, status);
         }
     }
 

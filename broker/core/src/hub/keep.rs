@@ -66,7 +66,7 @@ impl Shard {
         if is_full_member || !self.make_room(key, queue, bytes, now) {
             return Err(delivery);
         }
-        self.keep_for(key, queue, delivery, None);
+        self.keep_for(Some(key), queue, delivery, None, None);
         Ok(())
     }
 
@@ -95,20 +95,23 @@ impl Shard {
         true
     }
 
-    /// Puts a message into a client's queue. `signal`: what else is known of it, if it is one.
+    /// Puts a message into a client's queue, and into its mailbox if it is connected by `key` and has its turn. `signal`:
+    /// what else is known of it, if it is one; `place`: where it is, if it has no turn for sure.
     pub(super) fn keep_for(
         &mut self,
-        key: ConnectionKey,
+        key: Option<ConnectionKey>,
         queue: DefaultKey,
         delivery: Delivery,
         signal: Option<Box<KeptSignal>>,
+        place: Option<Place>,
     ) {
         let Some(kept) = self.queues.get(queue) else { return };
         let bytes = delivery.size();
         let is_shared = delivery.share.is_some();
         // One of a share has no order among the others, and is handed on from the mailbox if this member goes.
-        let has_turn = (is_shared || !kept.has_on_disk()) && self.takes_kept(key, bytes, is_shared);
-        let place = if has_turn { Place::Mailbox } else { Place::Disk };
+        let may_go = place.is_none() && (is_shared || !kept.has_on_disk());
+        let turn = key.filter(|&key| may_go && self.takes_kept(key, bytes, is_shared));
+        let place = place.unwrap_or(if turn.is_some() { Place::Mailbox } else { Place::Disk });
         let client = kept.client.clone();
         let message = &delivery.outgoing.message;
         let deadline = message.deadline;
@@ -128,10 +131,10 @@ impl Shard {
         });
         self.watch_queue(queue, deadline);
         self.count_queues();
-        if has_turn {
+        if let Some(key) = turn {
             let slot = Some(ReceiptSlot::Queue { queue, sequence: sequence as u32 });
             self.mail_window(key, Delivery { slot, ..delivery });
-        } else {
+        } else if let Some(key) = key {
             self.load_queue(key);
         }
     }
@@ -533,15 +536,4 @@ enum Replayed {
     As(Reception),
     Later,
     Never(Status),
-}
-
-// Until signals can be stored (S10).
-impl Shard {
-    fn is_provisioned(&self, _id: &ClientId) -> bool {
-        false
-    }
-
-    fn end_kept_signal(&mut self, _client: &Identity, _signal: KeptSignal, _status: Status, _now: Instant) {}
-
-    fn close_kept_signal(&mut self, _key: DefaultKey, _sequence: u64, _now: Instant) {}
 }

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use super::records::KeptMessageId;
 use super::timers::Timer;
 use super::{ConnectionKey, SendKey, Shard};
 use crate::backbone::Backbone;
@@ -18,6 +19,7 @@ use crate::model::{
     Addressed, ClientId, Instant, Map, MessageId, Reason, ReceiptCounts, ReceiptMode, ReceiptReport,
     RecipientList, Recipients, Refusal, Reply, RequestId, Signal, Status, Target,
 };
+use crate::store::{RecordKind, StoreOperation};
 
 /// For how long an id counts, in milliseconds (S12).
 pub(super) const WINDOW: u64 = 120_000;
@@ -204,6 +206,58 @@ impl Shard {
         let first = First { fingerprint: fingerprint_of(signal), outcome: Outcome::Open(send) };
         self.message_ids.insert(sender, id, first, now);
         self.count_message_ids();
+    }
+
+    /// Has the store remember the id of a stored send that is about to be acknowledged, and what is known of it.
+    pub(super) fn store_message_id(&mut self, send: SendKey, now: Instant) {
+        let Some(in_flight) = self.sends.get(send) else { return };
+        let Some((sender, addressed)) = in_flight.identified() else { return };
+        let Some(id) = &addressed.options.id else { return };
+        let first = self.message_ids.windows.get(sender).and_then(|ids| ids.get(id));
+        let Some(first) = first else { return };
+        let kept = KeptMessageId::new(first.fingerprint, &addressed.target, in_flight.outcome().0);
+        let value = serde_json::to_string(&kept).unwrap_or_default();
+        let (owner, key) = (sender.as_str().into(), id.as_str().into());
+        let expires = Some(self.store.wall(now + WINDOW));
+        self.store.push(StoreOperation::PutRecord {
+            kind: RecordKind::MessageId,
+            owner,
+            key,
+            value,
+            expires,
+        });
+    }
+
+    /// An id that was used before the gateway started.
+    pub(super) fn restore_message_id(
+        &mut self,
+        sender: &str,
+        id: &str,
+        kept: &KeptMessageId,
+        ends: Instant,
+    ) -> Option<()> {
+        let (sender, id) = (ClientId::new(sender)?, MessageId::new(id)?);
+        let known = Known {
+            target: kept.target()?,
+            mode: ReceiptMode::Summary,
+            counts: kept.counts(),
+            entries: Vec::new(),
+        };
+        let first = First { fingerprint: kept.fingerprint, outcome: Outcome::Over(Box::new(known)) };
+        self.message_ids.bytes += size(&id);
+        self.message_ids.windows.entry(sender.clone()).or_default().insert(id.clone(), first);
+        let all = &mut self.message_ids.ends;
+        let awaited = all.front().map(|(at, ..)| *at);
+        let at = all.partition_point(|(at, ..)| *at <= ends);
+        all.insert(at, (ends, sender, id));
+        if awaited.is_none_or(|awaited| ends < awaited) {
+            if let Some(awaited) = awaited {
+                self.timers.remove(awaited, Timer::MessageIds);
+            }
+            self.timers.push(ends, Timer::MessageIds);
+        }
+        self.count_message_ids();
+        Some(())
     }
 
     /// Remembers what became of a send with an id.

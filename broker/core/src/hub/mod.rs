@@ -32,6 +32,7 @@ mod scram;
 mod send;
 mod send_route;
 mod shared;
+mod stored;
 mod subscribe;
 mod timers;
 pub mod topic_tree;
@@ -72,6 +73,7 @@ use retained::{Replay, Retained};
 use send::InFlight;
 use send_route::{PeerSendRoute, SendRoute};
 use shared::Shares;
+use stored::StoredSends;
 use subscribe::{LocalInterest, PendingSubscribe};
 use timers::{Timer, Timers};
 use topic_tree::TopicTree;
@@ -303,6 +305,7 @@ pub struct Shard {
     message_ids: MessageIds,
     store: Outbox,
     queues: Queues,
+    stored: StoredSends,
     signals: u64,
     interests: u64,
 
@@ -364,6 +367,7 @@ impl Shard {
             message_ids: MessageIds::default(),
             store: Outbox::new(config.durable, config.wall_at_start),
             queues: Queues::default(),
+            stored: StoredSends::default(),
             signals: 0,
             interests: 0,
             timers: Timers::default(),
@@ -471,6 +475,7 @@ impl Shard {
                 self.handle_share_members(from, &share, connected);
             }
             PeerMessage::Taken { send, report } => self.handle_taken(send, report, now),
+            PeerMessage::Ended { number, client, status } => self.handle_ended(number, client, status, now),
             PeerMessage::Finished { send, report } => self.handle_finished(send, report, now),
             PeerMessage::Interest { key, added } => self.handle_interest(from, key, added),
             PeerMessage::InterestKnown { key, added } => self.handle_interest_known(&key, added, now),

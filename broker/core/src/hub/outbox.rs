@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::{ConnectionKey, PublishKey, SendKey, Shard};
 use crate::backbone::{Backbone, PeerMessage, ShardIndex, ShardReport};
-use crate::model::{Identity, Instant, Reason, Refusal, Reply};
+use crate::model::{ClientId, Identity, Instant, Reason, Refusal, Reply, Status};
 use crate::store::{BatchNumber, MessageNumber, StoreBatch, StoreEvent, StoreOperation, WallTime};
 
 /// Operations that wait for room in the store beyond which nothing new is to be kept.
@@ -28,8 +28,9 @@ pub(super) enum AfterCommit {
     /// An answer to another shard.
     Peer(ShardIndex, PeerMessage),
     /// This shard's part of a send is taken.
-    #[expect(dead_code, reason = "signals aren't stored yet")]
     Taken(SendKey, Option<ShardReport>),
+    /// A queued recipient of a send of this shard has ended.
+    Ended(u64, ClientId, Status),
     /// A QoS 2 publish to this client may go its next step.
     Write(Identity, NonZeroU16),
 }
@@ -217,13 +218,24 @@ impl Shard {
                 AfterCommit::Publish(publish) => self.handle_kept(publish, true, now),
                 AfterCommit::Peer(peer, message) => self.backbone.forward(peer, message),
                 AfterCommit::Taken(send, report) => self.handle_taken(send, report, now),
+                AfterCommit::Ended(number, client, status) => self.handle_ended(number, client, status, now),
                 AfterCommit::Write(client, id) => self.proceed(&client, id),
             }
         }
     }
 
-    /// Gives an answer when all that was done so far is committed.
+    /// Gives an answer to a client whose session the store keeps when all that was done so far is committed; to others at
+    /// once.
     pub(super) fn reply_when_kept(&mut self, key: ConnectionKey, reply: Reply, now: Instant) {
+        if self.clients.get(key).is_some_and(|client| client.stored) {
+            self.reply_when_committed(key, reply, now);
+        } else {
+            self.reply(key, reply, now);
+        }
+    }
+
+    /// Gives an answer when all that was done so far is committed.
+    pub(super) fn reply_when_committed(&mut self, key: ConnectionKey, reply: Reply, now: Instant) {
         let outbox = &self.store;
         if outbox.batch.operations.is_empty() && outbox.committed == outbox.last {
             return self.reply(key, reply, now);

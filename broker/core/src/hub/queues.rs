@@ -113,7 +113,6 @@ impl Queue {
     }
 
     /// Signals that aren't done.
-    #[cfg_attr(not(test), expect(dead_code, reason = "signals aren't stored yet"))]
     pub(super) fn signals(&self) -> Size {
         self.signals
     }
@@ -260,7 +259,6 @@ impl Queues {
     }
 
     /// Signals in all queues here.
-    #[cfg_attr(not(test), expect(dead_code, reason = "signals aren't stored yet"))]
     pub(super) fn signals(&self) -> Size {
         self.signals
     }

@@ -20,8 +20,15 @@ pub(super) struct Tracker {
     pub(super) closes: Option<Instant>,
     /// Past it, what is still in a mailbox is EXPIRED.
     deadline: Option<Instant>,
-    recipients: Vec<(ClientId, Progress)>,
+    recipients: Vec<Recipient>,
     open: usize,
+}
+
+struct Recipient {
+    client: ClientId,
+    progress: Progress,
+    /// It is in its queue until it is final.
+    stored: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,18 +55,26 @@ impl Tracker {
     /// Notes a recipient whose mailbox is about to be tried, and says where it stands.
     pub(super) fn add_waiting(&mut self, client: ClientId) -> u32 {
         self.open += 1;
-        self.recipients.push((client, Progress::Waiting));
+        self.recipients.push(Recipient { client, progress: Progress::Waiting, stored: false });
         (self.recipients.len() - 1) as u32
+    }
+
+    /// Notes a recipient that gets it at once, and for whom it is kept until it has it. `key`: this tracker's.
+    pub(super) fn add_stored(&mut self, key: DefaultKey, client: ClientId) -> ReceiptSlot {
+        self.open += 1;
+        let index = self.recipients.len() as u32;
+        self.recipients.push(Recipient { client, progress: Progress::Waiting, stored: true });
+        ReceiptSlot::Tracker { tracker: key, index }
     }
 
     /// Notes a recipient that never got as far as a mailbox.
     pub(super) fn add_final(&mut self, client: ClientId, status: Status) {
-        self.recipients.push((client, Progress::Final(status)));
+        self.recipients.push(Recipient { client, progress: Progress::Final(status), stored: false });
     }
 
     /// Takes a settlement; a second final one is nothing.
     pub(super) fn settle(&mut self, index: u32, settled: Settled) {
-        let Some((_, progress)) = self.recipients.get_mut(index as usize) else { return };
+        let Some(Recipient { progress, .. }) = self.recipients.get_mut(index as usize) else { return };
         match (*progress, settled) {
             (Progress::Final(_), _) => {}
             (_, Settled::Written) => *progress = Progress::Written,
@@ -82,9 +97,10 @@ impl Tracker {
         let mut report = ShardReport::default();
         let past = self.deadline.is_some_and(|deadline| deadline <= now);
         let name_all = self.recipients.len() <= NAMED;
-        for (client, progress) in &self.recipients {
+        for Recipient { client, progress, stored } in &self.recipients {
             let status = match progress {
                 Progress::Final(status) => *status,
+                _ if *stored && !past => Status::Queued,
                 Progress::Waiting if past => Status::Expired,
                 // The device may have dropped it as late, and not have said so yet.
                 Progress::Waiting | Progress::Written | Progress::Taken => Status::Unconfirmed,
@@ -113,6 +129,11 @@ impl Shard {
             let Some((slot, settled)) = client.session.poll_settled() else { break };
             self.settle_slot(slot, settled, now);
         }
+    }
+
+    /// Whether a receipt still waits for it.
+    pub(super) fn is_tracked(&self, slot: ReceiptSlot) -> bool {
+        matches!(slot, ReceiptSlot::Tracker { tracker, .. } if self.trackers.contains_key(tracker))
     }
 
     pub(super) fn settle_slot(&mut self, slot: ReceiptSlot, settled: Settled, now: Instant) {

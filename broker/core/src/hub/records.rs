@@ -1,10 +1,15 @@
 //! How the hub writes down what the store keeps for it: JSON of these shapes. Who changes one has to read the old ones.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ClientId, Filter, GroupName, Principal, QoS, Reception};
+use super::stored::StoredSend;
+use crate::model::{
+    ClientId, Filter, GroupName, Instant, MessageId, Principal, QoS, ReceiptCounts, ReceiptMode, Reception,
+    RequestId, Status, Target,
+};
 use crate::store::WallTime;
 
 fn is_false(value: &bool) -> bool {
@@ -152,6 +157,118 @@ impl KeptSessionRecord {
         let roles = self.roles.iter().map(|role| role.as_str().into()).collect();
         let principal = Principal { user, roles, certificate };
         (principal != Principal::default()).then_some(principal)
+    }
+}
+
+/// A send of which some recipients are queued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeptReceipt {
+    request: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    target: KeptTarget,
+    each: bool,
+    counts: BTreeMap<u8, u32>,
+    entries: Vec<(String, u8)>,
+    open: i64,
+}
+
+/// Whom it was for; the lists are nobody's concern any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum KeptTarget {
+    Client(String),
+    Group(String),
+}
+
+impl From<&Target> for KeptTarget {
+    fn from(target: &Target) -> Self {
+        match target {
+            Target::Client(client) => Self::Client(client.to_string()),
+            Target::Group { group, .. } => Self::Group(group.to_string()),
+        }
+    }
+}
+
+impl KeptTarget {
+    fn target(&self) -> Option<Target> {
+        match self {
+            Self::Client(client) => Some(Target::Client(ClientId::new(client)?)),
+            Self::Group(group) => Target::group(GroupName::new(group)?, None, None).ok(),
+        }
+    }
+}
+
+fn kept_counts(counts: &ReceiptCounts) -> BTreeMap<u8, u32> {
+    let present = Status::ALL.iter().map(|&status| (status.code(), counts.count(status)));
+    present.filter(|(_, count)| *count > 0).collect()
+}
+
+fn counts_of(kept: &BTreeMap<u8, u32>) -> ReceiptCounts {
+    let mut counts = ReceiptCounts::default();
+    for (code, count) in kept {
+        if let Some(status) = Status::from_code(*code) {
+            counts.add(status, *count);
+        }
+    }
+    counts
+}
+
+impl KeptReceipt {
+    pub(super) fn new(send: &StoredSend) -> Self {
+        Self {
+            request: send.request.0,
+            id: send.id.as_ref().map(|id| id.as_str().to_owned()),
+            target: (&send.target).into(),
+            each: send.mode == ReceiptMode::Each,
+            counts: kept_counts(&send.counts),
+            entries: send
+                .entries
+                .iter()
+                .map(|(client, status)| (client.to_string(), status.code()))
+                .collect(),
+            open: send.open,
+        }
+    }
+
+    /// The send, which is given up at `ends`.
+    pub(super) fn send(&self, sender: ClientId, ends: Instant) -> Option<StoredSend> {
+        let entry = |(client, code): &(String, u8)| Some((ClientId::new(client)?, Status::from_code(*code)?));
+        Some(StoredSend {
+            sender,
+            origin: None,
+            request: RequestId(self.request),
+            id: self.id.as_deref().and_then(MessageId::new),
+            target: self.target.target()?,
+            mode: if self.each { ReceiptMode::Each } else { ReceiptMode::Summary },
+            counts: counts_of(&self.counts),
+            entries: self.entries.iter().filter_map(entry).collect(),
+            open: self.open,
+            announced: true,
+            ends,
+        })
+    }
+}
+
+/// A message id that was used for a stored send, and what became of that (S12).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeptMessageId {
+    pub(super) fingerprint: u64,
+    target: KeptTarget,
+    counts: BTreeMap<u8, u32>,
+}
+
+impl KeptMessageId {
+    pub(super) fn new(fingerprint: u64, target: &Target, counts: &ReceiptCounts) -> Self {
+        Self { fingerprint, target: target.into(), counts: kept_counts(counts) }
+    }
+
+    pub(super) fn target(&self) -> Option<Target> {
+        self.target.target()
+    }
+
+    pub(super) fn counts(&self) -> ReceiptCounts {
+        counts_of(&self.counts)
     }
 }
 

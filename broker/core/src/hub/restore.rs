@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::away::Away;
 use super::queues::{Entry, KeptSignal, Place};
-use super::records::{self, KeptEntry, KeptSessionRecord, KeptSubscription};
+use super::records::{self, KeptEntry, KeptReceipt, KeptSessionRecord, KeptSubscription};
 use super::{Client, ConnectionKey, Shard, SubscribeKey};
 use crate::model::{
-    Delivery, Filter, Identity, Instant, Message, NEVER_EXPIRES, Outgoing, ReceiptSlot, SubscribeItem,
+    ClientId, Delivery, Filter, Identity, Instant, Message, NEVER_EXPIRES, Outgoing, ReceiptSlot,
+    SubscribeItem,
 };
 use crate::session::{Protocol, Session};
 use crate::store::{QueuedMessage, RecordKind, Restored, StoreOperation};
@@ -66,8 +67,9 @@ impl Shard {
 
     pub(super) fn restore(&mut self, restored: Restored, now: Instant) {
         match restored {
-            Restored::Record { kind, owner, key, value, .. } => {
-                self.restore_record(kind, &owner, &key, &value, now)
+            Restored::Record { kind, owner, key, value, expires } => {
+                let expires = expires.map_or(now, |wall| self.store.moment(wall));
+                self.restore_record(kind, &owner, &key, &value, expires, now);
             }
             Restored::Queued { client, sequence, bytes, expires, entry } => {
                 let queue = self.queues.ensure(&client);
@@ -92,12 +94,25 @@ impl Shard {
         }
     }
 
-    fn restore_record(&mut self, kind: RecordKind, owner: &str, key: &str, value: &str, now: Instant) {
+    fn restore_record(
+        &mut self,
+        kind: RecordKind,
+        owner: &str,
+        key: &str,
+        value: &str,
+        expires: Instant,
+        now: Instant,
+    ) {
         let restored = match kind {
             RecordKind::Session => self.restore_session(owner, value, now),
             RecordKind::Subscription => self.restore_subscription(owner, key, value),
             RecordKind::Received => self.restore_received(owner, key),
-            RecordKind::MessageId | RecordKind::Receipt | RecordKind::Moderation => Some(()),
+            RecordKind::MessageId => match serde_json::from_str(value) {
+                Ok(kept) => self.restore_message_id(owner, key, &kept, expires),
+                Err(_) => None,
+            },
+            RecordKind::Receipt => self.restore_receipt(owner, key, value, expires),
+            RecordKind::Moderation => Some(()),
         };
         if restored.is_none() {
             self.counters.records_unread += 1;
@@ -158,6 +173,14 @@ impl Shard {
         if let Session::Mqtt(session) = &mut self.clients.get_mut(client)?.session {
             session.restore_received(id);
         }
+        Some(())
+    }
+
+    fn restore_receipt(&mut self, owner: &str, key: &str, value: &str, ends: Instant) -> Option<()> {
+        let kept: KeptReceipt = serde_json::from_str(value).ok()?;
+        let number = key.parse().ok()?;
+        let send = kept.send(ClientId::new(owner)?, ends)?;
+        self.insert_stored(number, send);
         Some(())
     }
 

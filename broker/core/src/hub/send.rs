@@ -9,11 +9,12 @@ use crate::backbone::{
 };
 use crate::model::{
     About, Addressed, ClientId, Identity, Instant, Limits, Map, Reason, ReceiptCounts, ReceiptMode,
-    ReceiptReport, Recipients, Refusal, Reply, RequestId, Set, Signal, Status, Target,
+    ReceiptReport, Recipients, Refusal, Reply, RequestId, Set, Signal, SignalOptions, Status, Target,
 };
 use crate::rules::{Action, Actor, Object};
 
 use super::message_ids::{Known, WINDOW};
+use super::outbox::{AfterCommit, Kept};
 use super::park::Parked;
 use super::receipts::NAMED;
 use super::timers::Timer;
@@ -43,6 +44,8 @@ pub(super) struct InFlight {
     addressed: Rc<Addressed>,
     /// What is noted of recipients.
     tracked: ReceiptMode,
+    /// Its number, if ends of queued recipients are awaited.
+    stored_as: Option<u64>,
     /// Shards whose mailboxes haven't said yet that they took or refused it.
     awaiting_taken: usize,
     /// Shards whose recipients aren't all final.
@@ -224,8 +227,9 @@ impl Shard {
             ));
         }
         // To take it and keep nothing would be a promise broken (S10).
-        if addressed.options.store {
-            return Err(Refusal::new(Reason::Unsupported, "this gateway doesn't store signals yet"));
+        if addressed.options.store && !self.store.is_durable() {
+            let text = "this gateway has no store: it needs a data directory (--data-dir)";
+            return Err(Refusal::new(Reason::Unsupported, text));
         }
         Ok(())
     }
@@ -254,6 +258,7 @@ impl Shard {
         if let Some(id) = &signal.options().id {
             self.check_message_id(sender, id)?;
         }
+        self.check_stored(signal)?;
         let shares = self.shares(sender, signal.target());
         if shares.keys().any(|&shard| shard != self.index && !self.backbone.has_room(shard)) {
             return Err(Refusal::new(Reason::Overflow, "the queue to a part of the gateway is full"));
@@ -262,22 +267,43 @@ impl Shard {
         let send = self.begin_send(waits, sender, signal, shares.len());
         self.remember_message_id(sender, signal, send, now);
         let accepted = Arc::new(self.accepted(sender, signal, now));
+        if let (Some(number), Some(waits)) = (accepted.stored_as, waits) {
+            let SignalOptions { id, receipt, .. } = signal.options();
+            self.begin_stored(number, sender, waits, &accepted, id.clone(), *receipt);
+            if let Some(in_flight) = self.sends.get_mut(send) {
+                in_flight.stored_as = Some(number);
+            }
+        }
         self.dispatch(send, &accepted, shares, now);
         Ok(())
     }
 
     /// The signal for all shards that have a share of it.
-    pub(super) fn accepted(&self, sender: &ClientId, signal: &Signal<'_>, now: Instant) -> AcceptedSignal {
-        let view = signal.view(sender, now);
+    pub(super) fn accepted(
+        &mut self,
+        sender: &ClientId,
+        signal: &Signal<'_>,
+        now: Instant,
+    ) -> AcceptedSignal {
+        let stored_as = self.number_stored(signal);
+        let mut view = signal.view(sender, now);
+        let store = signal.options().store;
+        if store {
+            // What is kept has an end (S10), and those who are there are heard of before it.
+            view.deadline = view.deadline.or(Some(now + self.limits.store_ttl));
+        }
         let closes = view.deadline.unwrap_or(now + self.limits.receipt_timeout);
         // What nobody asked for yet is noted for as long as somebody may.
         let asked = signal.options().receipt != ReceiptMode::None;
         let closes = if asked { closes } else { closes.min(now + WINDOW) };
+        let closes = if store { closes.min(now + self.limits.receipt_timeout) } else { closes };
         AcceptedSignal {
             message: Arc::new(view.to_message(|| Identity::from(sender.clone()))),
             sender: sender.clone(),
             target: signal.target().clone(),
             echo: signal.options().echo,
+            store,
+            stored_as,
             receipt: tracked(signal),
             closes,
         }
@@ -316,6 +342,7 @@ impl Shard {
             sender: options.id.as_ref().map(|_| sender.clone()),
             addressed: signal.addressed.clone(),
             tracked: tracked(signal),
+            stored_as: None,
             awaiting_taken: shards,
             awaiting_final: shards,
             acknowledged: false,
@@ -381,8 +408,12 @@ impl Shard {
             }
         }
         if let Some(envelope) = own {
+            let mark = self.store.mark();
             let report = self.deliver_signal(self.index, &envelope, now);
-            self.handle_taken(send, report, now);
+            match self.store.since(mark) {
+                Kept::WhenCommitted => self.store.after(AfterCommit::Taken(send, report)),
+                Kept::Nothing | Kept::Not => self.handle_taken(send, report, now),
+            }
         } else {
             // With no shard to wait for, a send to a group without members is done already.
             self.answer_if_done(send, now);
@@ -470,8 +501,18 @@ impl Shard {
         let finished = in_flight.tracked == ReceiptMode::None || in_flight.awaiting_final == 0;
         if first_time {
             let joined = in_flight.joined.clone();
-            for waiter in in_flight.waiter.into_iter().chain(joined) {
-                self.reply(self.current(waiter.origin), Reply::Done(waiter.request), now);
+            let waiters: Vec<_> = in_flight.waiter.into_iter().chain(joined).collect();
+            let lasts = in_flight.addressed.options.store && in_flight.sender.is_some();
+            if lasts {
+                self.store_message_id(send, now);
+            }
+            for Waiter { origin, request, .. } in waiters {
+                let key = self.current(origin);
+                if lasts {
+                    self.reply_when_committed(key, Reply::Done(request), now);
+                } else {
+                    self.reply(key, Reply::Done(request), now);
+                }
             }
         }
         if !finished {
@@ -485,6 +526,8 @@ impl Shard {
 
     /// Tells all who wait what became of a send, and remembers it for who asks later.
     fn finish_send(&mut self, send: SendKey, in_flight: InFlight, now: Instant) {
+        let stored_as = in_flight.stored_as;
+        let interim = self.announce_stored(stored_as, &in_flight);
         let InFlight { waiter, joined, sender, addressed, tracked, counts, mut entries, .. } = in_flight;
         if counts.total() as usize > NAMED {
             entries.retain(|(_, status)| *status != Status::Delivered);
@@ -503,12 +546,17 @@ impl Shard {
                 id: addressed.options.id.clone(),
                 target: addressed.target.clone(),
                 mode: waiter.receipt,
-                interim: false,
+                interim,
                 duplicate: waiter.is_duplicate,
                 counts,
                 entries,
             };
             self.answer_receipt(waiter, report, now);
+        }
+        match stored_as {
+            Some(number) if interim => self.stored_changed(number, now),
+            Some(number) => self.drop_stored(number),
+            None => {}
         }
     }
 
@@ -554,6 +602,16 @@ fn check_size(signal: &Signal<'_>, limits: &Limits) -> Result<(), Refusal> {
 }
 
 impl InFlight {
+    /// What became of it so far.
+    pub(super) fn outcome(&self) -> (&ReceiptCounts, &[(ClientId, Status)]) {
+        (&self.counts, &self.entries)
+    }
+
+    /// Who sent what, if it has an id.
+    pub(super) fn identified(&self) -> Option<(&ClientId, &Addressed)> {
+        Some((self.sender.as_ref()?, &*self.addressed))
+    }
+
     fn merge(&mut self, report: ShardReport) {
         self.awaiting_final = self.awaiting_final.saturating_sub(1);
         self.counts.merge(&report.counts);

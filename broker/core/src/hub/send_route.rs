@@ -65,7 +65,8 @@ impl Shard {
     ) -> Option<Result<(), Refusal>> {
         let options = signal.options();
         // Urgent ones have a lane of their own to other shards; those with an id may be repetitions.
-        let is_plain = options.receipt == ReceiptMode::None && !options.urgent && options.id.is_none();
+        let is_plain =
+            options.receipt == ReceiptMode::None && !options.urgent && !options.store && options.id.is_none();
         if !is_plain || self.observing > 0 || self.peer_observing > 0 {
             return None;
         }

@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Retained,
     /// A client whose retained messages weren't looked through yet.
     Replay(ConnectionKey),
+    /// A send that waits for the ends of recipients that are queued.
+    StoredSend(u64),
     /// The next message of a queue to expire.
     Queue(DefaultKey),
     /// The next message id whose time is over.
@@ -90,6 +92,7 @@ impl Shard {
             match timer {
                 Timer::Departed => self.release_departed(now),
                 Timer::Retained => self.expire_retained(now),
+                Timer::StoredSend(number) => self.expire_stored(number, now),
                 Timer::Queue(queue) => {
                     if let Some(queue) = self.queues.get_mut(queue) {
                         queue.timer = None;

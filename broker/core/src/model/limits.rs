@@ -40,6 +40,16 @@ pub struct Limits {
     pub offline_messages: usize,
     /// Bytes of payload kept for one client that is away.
     pub offline_bytes: usize,
+    /// Signals stored for one client (S10).
+    pub stored_per_client: usize,
+    /// Bytes of their payloads and properties.
+    pub stored_bytes_per_client: usize,
+    /// Signals stored in all.
+    pub stored_signals: usize,
+    /// Bytes of their payloads and properties.
+    pub stored_bytes: usize,
+    /// The time to live of a stored signal without one, in milliseconds.
+    pub store_ttl: u64,
     /// What becomes of a message for which that leaves no room.
     pub offline_full: OfflineFull,
     /// Seconds for which any session is kept at most while its client is away; `u32::MAX` is for ever.
@@ -90,6 +100,11 @@ impl Default for Limits {
             mailbox_bytes: 1024 * 1024,
             offline_messages: 1000,
             offline_bytes: 1024 * 1024,
+            stored_per_client: 100,
+            stored_bytes_per_client: 1024 * 1024,
+            stored_signals: 1_000_000,
+            stored_bytes: 1024 * 1024 * 1024,
+            store_ttl: 24 * 3600 * 1000,
             offline_full: OfflineFull::RefuseNewest,
             session_expiry_max: u32::MAX,
             device_resume: 120,

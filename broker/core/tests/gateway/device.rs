@@ -264,6 +264,7 @@ impl Device {
                 let whole = self.parts.entry(receipt.number).or_default();
                 whole.ticket = receipt.number.into();
                 whole.duplicate = receipt.duplicate;
+                whole.interim = receipt.interim;
                 for entry in receipt.entries.iter() {
                     let client = name(entry.client, &self.names);
                     let twice = whole.each.insert(client, entry.status.name().into());

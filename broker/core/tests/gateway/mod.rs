@@ -183,6 +183,8 @@ pub struct Receipt {
     pub id: Option<String>,
     /// It is that of an earlier send.
     pub duplicate: bool,
+    /// Another one follows.
+    pub interim: bool,
     pub counts: BTreeMap<String, u32>,
     pub each: BTreeMap<String, String>,
 }

@@ -87,6 +87,7 @@ impl Mqtt {
         if self.version == Version::V5 {
             writer.push(Property::ReceiveMaximum(self.options.window));
             writer.push(Property::MaximumPacketSize(self.options.longest.into()));
+            writer.push(Property::SessionExpiryInterval(self.options.session_expiry));
         }
         let will = self.options.will.as_ref().map(|will| match will {
             Will::Send(spec) => (self.topic(spec), spec.payload.clone()),
@@ -333,9 +334,9 @@ impl Mqtt {
                 heard.log.push(format!("REFUSED {code}"));
             }
             "receipt" => {
-                assert_eq!(notice["final"], true);
                 let whole = self.parts.entry(ticket).or_default();
                 whole.ticket = ticket;
+                whole.interim = notice["final"] == false;
                 whole.id = notice["id"].as_str().map(str::to_owned);
                 whole.duplicate = notice["duplicate"].as_bool().unwrap_or(false);
                 for (status, count) in notice["counts"].as_object().unwrap() {

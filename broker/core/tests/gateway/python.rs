@@ -171,6 +171,7 @@ impl Python {
                 ticket: number(&event[1]),
                 id: None,
                 duplicate: event[4].as_bool().unwrap(),
+                interim: event[5].as_bool().unwrap(),
                 counts: serde_json::from_value(event[2].clone()).unwrap(),
                 each: serde_json::from_value(event[3].clone()).unwrap(),
             }),

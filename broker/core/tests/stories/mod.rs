@@ -8,6 +8,7 @@ mod rate;
 mod receipts;
 mod resume;
 mod rules;
+mod stored;
 mod topics;
 
 use crate::stage::Run;
@@ -46,6 +47,18 @@ pub const STORIES: &[(&str, Story)] = &[
     ("S9 past its ttl a signal is dropped from the mailbox", receipts::s9_expires),
     ("S9 a client refuses what isn't surely in time", receipts::s9_not_surely),
     ("S9 the remaining time comes with the delivery", receipts::s9_remaining),
+    ("S10 a gateway without a store refuses to keep", stored::s10_unsupported),
+    ("S10 who isn't there is QUEUED, and a second receipt ends it", stored::s10_queued),
+    ("S10 one who isn't there", stored::s10_one),
+    ("S10 what is kept, and the receipt that ends it, outlive the gateway", stored::s10_restart),
+    ("S10 what is kept has an end", stored::s10_ttl),
+    ("S10 and bounds", stored::s10_bounds),
+    ("S10 lists and rules apply again", stored::s10_rules_again),
+    ("S10 the order is that of sending, whatever was kept", stored::s10_order),
+    ("S10 what wasn't acknowledged when the link was lost comes again", stored::s10_link_lost),
+    ("S10 the acknowledgement waits for the store, and the delivery doesn't", stored::s10_ack_waits),
+    ("S10 a session that lasts is kept for as well", stored::s10_session),
+    ("S12 an id of a stored send outlives the gateway", stored::s12_restart),
     ("S11 in order over all modes", order::s11_order),
     ("S11 joins and leaves are ordered with the own sends", order::s11_own_joins),
     ("S11 a join holds for what is sent after its answer", order::s11_joins),
