@@ -9,6 +9,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode};
@@ -18,6 +19,8 @@ use super::settings::StoreSettings;
 
 /// The file that the process which uses a data directory has locked.
 const LOCK: &str = "bugle.lock";
+/// How long another process that has it is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// What SQLite keeps beside a database.
 pub const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
@@ -133,7 +136,8 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
     let system = |source| OpenError::System { path: path.clone(), source };
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = open.map_err(system)?;
-    match file.try_lock() {
+    let begun = Instant::now();
+    match try_lock_for(&file, PATIENCE, begun) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
@@ -147,6 +151,18 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
     file.set_len(0).and_then(|()| file.rewind()).map_err(system)?;
     writeln!(file, "{}", std::process::id()).map_err(system)?;
     Ok(file)
+}
+
+/// A gateway that was just killed may not quite have ended.
+fn try_lock_for(file: &File, patience: Duration, begun: Instant) -> Result<(), TryLockError> {
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if begun.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
 }
 
 /// A connection to a file that is whole, and this program's or empty.

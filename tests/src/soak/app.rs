@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::fleet::{Fleet, PAYLOAD_HEAD, Wanted};
-use super::ledger::{Kind, Number};
+use super::ledger::{Kind, Number, Said};
 use super::wire::{Incoming, Outgoing, Wire};
 use crate::Version;
 
@@ -270,7 +270,7 @@ impl App {
                     _ => false,
                 };
                 if is_new && topic.starts_with("sig/r/") {
-                    self.notice(&payload);
+                    self.notice(&payload, dup);
                 } else if is_new {
                     self.fleet.borrow_mut().delivered(self.identity.client, &payload, dup, false);
                 }
@@ -321,8 +321,8 @@ impl App {
         Some(pending)
     }
 
-    /// A receipt or a refusal.
-    fn notice(&mut self, payload: &[u8]) {
+    /// A receipt or a refusal; `is_repeat`: it may have come before.
+    fn notice(&mut self, payload: &[u8], is_repeat: bool) {
         let Ok(notice) = serde_json::from_slice::<serde_json::Value>(payload) else { return };
         let Some(number) = notice["id"].as_str().and_then(Fleet::number_of) else { return };
         let mut fleet = self.fleet.borrow_mut();
@@ -336,7 +336,8 @@ impl App {
         }
         for (client, status) in notice["statuses"].as_object().into_iter().flatten() {
             if let (Some(client), Some(status)) = (Fleet::client_of(client), status.as_str()) {
-                fleet.ledger.status(number, client, status);
+                let said = Said { is_first: notice["final"] == false, is_repeat };
+                fleet.ledger.status(number, client, status, said);
             }
         }
         if notice["final"] == true && notice["part"] == notice["parts"] {

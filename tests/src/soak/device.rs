@@ -1,6 +1,7 @@
 //! A device of the fleet: the SDK over TCP, which connects again by itself after every fault.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
@@ -19,6 +20,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::app::Fault;
 use super::fleet::{Fleet, PAYLOAD_HEAD, Wanted};
+use super::ledger::Said;
 
 type Memory = State<'static, CriticalSectionRawMutex, 65_536, 40_960, 32, 16, 4_096, 65_536>;
 type Client = bugle_device::Client<'static, CriticalSectionRawMutex>;
@@ -45,8 +47,8 @@ pub async fn run(client: usize, group: usize, fleet: Rc<RefCell<Fleet>>, mut fau
     if device.join(&group).await.is_ok() {
         fleet.borrow_mut().online(client);
     }
-    for _ in 0..SENDERS {
-        tasks.push(spawn_local(send_on_and_on(device, client, fleet.clone())).abort_handle());
+    for sender in 0..SENDERS {
+        tasks.push(spawn_local(send_on_and_on(device, client, sender, fleet.clone())).abort_handle());
     }
     while let Some(fault) = faults.recv().await {
         match fault {
@@ -85,7 +87,7 @@ async fn take(
     }
 }
 
-async fn send_on_and_on(device: Client, client: usize, fleet: Rc<RefCell<Fleet>>) {
+async fn send_on_and_on(device: Client, client: usize, sender: usize, fleet: Rc<RefCell<Fleet>>) {
     loop {
         let due = fleet.borrow().next_send(client);
         match due {
@@ -94,6 +96,7 @@ async fn send_on_and_on(device: Client, client: usize, fleet: Rc<RefCell<Fleet>>
         }
         let wanted = fleet.borrow_mut().take_send(client);
         if let Some(wanted) = wanted {
+            fleet.borrow_mut().ledger.set_strand(wanted.number, sender);
             send(device, &fleet, &wanted).await;
         }
     }
@@ -124,9 +127,14 @@ async fn send(device: Client, fleet: &Rc<RefCell<Fleet>>, wanted: &Wanted) {
         target = target.except(&except);
     }
     fleet.borrow_mut().sent();
+    // Where some are queued, the last receipt says again what the first one did.
+    let mut said = HashMap::new();
     let each = |name: &str, status: Status| {
+        if said.insert(name.to_owned(), status) == Some(status) {
+            return;
+        }
         if let Some(recipient) = Fleet::client_of(name) {
-            fleet.borrow_mut().ledger.status(number, recipient, status.name());
+            fleet.borrow_mut().ledger.status(number, recipient, status.name(), Said::default());
         }
     };
     let result = device.send_with_receipt(target, &payload, &options, each).await;

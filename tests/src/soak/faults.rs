@@ -134,11 +134,11 @@ impl Harm {
         let started = std::time::Instant::now();
         let next = self.setup.clone().start().await;
         self.restarts.push(started.elapsed());
-        let old = std::mem::replace(&mut self.gateway, next);
-        old.finish().await;
+        std::mem::replace(&mut self.gateway, next).finish().await;
         let mut fleet = self.fleet.borrow_mut();
         fleet.port = self.gateway.port;
         fleet.run += 1;
+        fleet.ledger.restarted();
         "the gateway is killed (SIGKILL)"
     }
 }

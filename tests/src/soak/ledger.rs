@@ -74,6 +74,12 @@ struct Send {
     said_not: u16,
     /// Who is said to have it waiting.
     queued: u16,
+    /// Whose status a first receipt said, which the last one says again.
+    said_first: u16,
+    /// In which run of the gateway it was sent.
+    run: u64,
+    /// Sends of one sender are in order within this.
+    strand: usize,
     fate: Fate,
     /// It was sent again, so that the gateway may have taken it twice where it doesn't know it again.
     resent: bool,
@@ -84,6 +90,15 @@ struct Send {
     /// When, in microseconds of the run; and after how many milliseconds it is not to be acted on.
     accepted_at: u64,
     ttl: u32,
+}
+
+/// How a receipt said it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Said {
+    /// Another receipt follows, which says all of it again.
+    pub is_first: bool,
+    /// It is marked as one that may have come before.
+    pub is_repeat: bool,
 }
 
 /// What was counted.
@@ -121,10 +136,12 @@ pub struct Ledger {
     places: Vec<usize>,
     /// Sessions that last, by client.
     lasting: Vec<bool>,
-    /// The last number that each client got first from each sender, in each lane.
+    /// The last number that each client got first from each sender, in each strand and lane.
     last: BTreeMap<(usize, u16, usize), Number>,
     totals: Totals,
     told: Vec<String>,
+    /// How often the gateway was killed.
+    run: u64,
     /// Microseconds from a send to its first delivery, of what isn't kept.
     pub latency: Histogram<u64>,
 }
@@ -152,6 +169,7 @@ impl Ledger {
             last: BTreeMap::new(),
             totals: Totals::default(),
             told: Vec::new(),
+            run: 0,
             latency: Histogram::new_with_bounds(1, 600_000_000, 3).expect("bounds as they should be"),
         }
     }
@@ -193,6 +211,9 @@ impl Ledger {
             said_delivered: 0,
             said_not: 0,
             queued: 0,
+            said_first: 0,
+            run: self.run,
+            strand: 0,
             fate: Fate::Open,
             resent: false,
             over_restart: false,
@@ -208,6 +229,13 @@ impl Ledger {
         if self.told.len() < TOLD {
             let send = &self.sends[number as usize];
             self.told.push(format!("{:.3} s: {text}: {number} {send:?}", self.now() as f64 / 1e6));
+        }
+    }
+
+    /// It is sent beside others of the same sender, which are in order among themselves alone.
+    pub fn set_strand(&mut self, number: Number, strand: usize) {
+        if let Some(send) = self.sends.get_mut(number as usize) {
+            send.strand = strand;
         }
     }
 
@@ -227,6 +255,11 @@ impl Ledger {
         if send.delivered != 0 && !send.resent {
             self.violation(number, format_args!("refused, and delivered"));
         }
+    }
+
+    /// The gateway was killed, and starts anew.
+    pub fn restarted(&mut self) {
+        self.run += 1;
     }
 
     /// Its sender will never know.
@@ -254,7 +287,7 @@ impl Ledger {
     }
 
     /// A receipt says this of a client.
-    pub fn status(&mut self, number: Number, client: usize, status: &str) {
+    pub fn status(&mut self, number: Number, client: usize, status: &str, said: Said) {
         let Some(&place) = self.places.get(client) else { return };
         let Some(send) = self.sends.get_mut(number as usize) else { return };
         let bit = bit(place);
@@ -264,6 +297,22 @@ impl Ledger {
         if status == "QUEUED" {
             send.queued |= bit;
             self.totals.queued += 1;
+            return;
+        }
+        let class = match status {
+            "DELIVERED" => send.said_delivered,
+            "UNCONFIRMED" => !(send.said_delivered | send.said_not),
+            _ => send.said_not,
+        };
+        let Said { is_first, is_repeat } = said;
+        let is_repeated = class & bit != 0 && (is_repeat || !is_first && send.said_first & bit != 0);
+        send.said_first &= !bit;
+        if is_first {
+            send.said_first |= bit;
+        }
+        // A gateway that is killed may have said it, and not have written down that it did.
+        let is_repeated = is_repeated || send.run != self.run && class & bit != 0;
+        if is_repeated {
             return;
         }
         let again = send.reported & bit != 0;
@@ -303,9 +352,9 @@ impl Ledger {
             let is_allowed = match send.kind {
                 Kind::PlainOnce => false,
                 Kind::Plain => is_repeat || send.resent,
-                // Of the message ids of S12 only those of stored sends are known after a restart.
-                Kind::Signal => is_repeat || send.over_restart,
-                Kind::Stored => is_repeat,
+                // Of the message ids of S12 only those of stored sends that were acknowledged are known after a restart; and
+                // those aren't sent again.
+                Kind::Signal | Kind::Stored => is_repeat || send.over_restart,
             };
             self.totals.repeated += 1;
             if !is_allowed {
@@ -314,14 +363,14 @@ impl Ledger {
             return;
         }
         send.delivered |= bit;
-        let (kind, sender, ttl) = (send.kind, send.sender, send.ttl);
+        let (kind, sender, strand, ttl) = (send.kind, send.sender, send.strand, send.ttl);
         let accepted_at = send.accepted_at;
         self.totals.deliveries += 1;
         self.totals.kept_deliveries += u64::from(kind.is_kept());
         if strictly && ttl > 0 && accepted_at != u64::MAX && now > accepted_at + u64::from(ttl) * 1000 {
             self.violation(number, format_args!("{client} got it at {now}, past its deadline"));
         }
-        let last = self.last.entry((client, sender, kind.lane())).or_default();
+        let last = self.last.entry((client, sender, strand << 2 | kind.lane())).or_default();
         if number < *last {
             let last = *last;
             self.violation(number, format_args!("{client} got it after {last} of the same sender"));

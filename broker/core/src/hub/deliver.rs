@@ -6,6 +6,7 @@ use std::rc::Rc;
 use slotmap::DefaultKey;
 
 use super::outbox::{AfterCommit, Kept};
+use super::queues::Queue;
 use super::receipts::Tracker;
 use super::timers::Timer;
 use super::{ConnectionKey, Shard};
@@ -266,6 +267,16 @@ impl Shard {
             return Ok(());
         }
         let (messages, bytes) = (self.limits.mailbox_messages, self.limits.mailbox_bytes);
+        if client.mailbox.is_holding()
+            && !delivery.outgoing.message.urgent
+            && let Some(identity) = &client.identity
+        {
+            let queue = self.queues.of(identity.as_str()).and_then(|queue| self.queues.get(queue));
+            let after = queue.map_or(0, Queue::last);
+            client.mailbox.try_push_behind(after, delivery, messages, bytes)?;
+            self.counters.mailed += 1;
+            return Ok(());
+        }
         let mut result = client.mailbox.try_push(delivery, messages, bytes);
         if let Err(refused) = result {
             let expired = client.mailbox.take_expired(now);

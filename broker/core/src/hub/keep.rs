@@ -133,7 +133,7 @@ impl Shard {
         self.count_queues();
         if let Some(key) = turn {
             let slot = Some(ReceiptSlot::Queue { queue, sequence: sequence as u32 });
-            self.mail_window(key, Delivery { slot, ..delivery });
+            self.mail_window(key, sequence, Delivery { slot, ..delivery });
         } else if let Some(key) = key {
             self.load_queue(key);
         }
@@ -169,9 +169,9 @@ impl Shard {
         })
     }
 
-    fn mail_window(&mut self, key: ConnectionKey, delivery: Delivery) {
+    fn mail_window(&mut self, key: ConnectionKey, place: u64, delivery: Delivery) {
         if let Some(client) = self.clients.get_mut(key) {
-            client.mailbox.push_kept(delivery);
+            client.mailbox.push_kept(place, delivery);
             self.counters.mailed += 1;
             self.mark_dirty(key);
         }
@@ -271,7 +271,7 @@ impl Shard {
         if let Some(&connection) = self.by_identity.get(&queue.client)
             && let Some(client) = self.clients.get_mut(connection)
         {
-            client.mailbox.admit_behind();
+            client.mailbox.release();
             self.mark_dirty(connection);
         }
     }
@@ -305,7 +305,7 @@ impl Shard {
         if let Some(queue) = self.queues.get_mut(queue) {
             queue.set_place(sequence, Place::Mailbox);
         }
-        self.mail_window(key, delivery);
+        self.mail_window(key, sequence, delivery);
     }
 
     /// Lists and rules apply again when a signal is replayed (S10).

@@ -9,9 +9,9 @@ use crate::model::{Delivery, Instant, ShareId};
 pub struct Mailbox {
     urgent: VecDeque<Delivery>,
     normal: VecDeque<Delivery>,
-    /// What comes after messages of the store that aren't here yet; none otherwise. Boxed, since it is rare.
-    #[expect(clippy::box_collection, reason = "a quarter of the room where there is none")]
-    behind: Option<Box<VecDeque<Delivery>>>,
+    /// What comes after messages of the recipient's queue that aren't here yet, each with the place of the last of those
+    /// before it; none while there are none. Boxed, since it is rare.
+    behind: Option<Box<VecDeque<(u64, Delivery)>>>,
     bytes: usize,
 }
 
@@ -24,11 +24,7 @@ impl Mailbox {
     pub fn try_push(&mut self, delivery: Delivery, messages: usize, bytes: usize) -> Result<(), Delivery> {
         let size = delivery.size();
         let urgent = delivery.outgoing.message.urgent;
-        let lane = match &mut self.behind {
-            _ if urgent => &mut self.urgent,
-            Some(behind) => behind,
-            None => &mut self.normal,
-        };
+        let lane = if urgent { &mut self.urgent } else { &mut self.normal };
         if lane.len() >= messages || (!urgent && !lane.is_empty() && self.bytes + size > bytes) {
             return Err(delivery);
         }
@@ -37,8 +33,28 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Takes the next message of the recipient's queue in the store, whose window is bounded elsewhere.
-    pub fn push_kept(&mut self, delivery: Delivery) {
+    /// Takes what comes after place `after` of the recipient's queue, of which not all is here; within the same bounds.
+    pub fn try_push_behind(
+        &mut self,
+        after: u64,
+        delivery: Delivery,
+        messages: usize,
+        bytes: usize,
+    ) -> Result<(), Delivery> {
+        let size = delivery.size();
+        let behind = self.behind.get_or_insert_default();
+        if behind.len() >= messages || (!behind.is_empty() && self.bytes + size > bytes) {
+            return Err(delivery);
+        }
+        self.bytes += size;
+        behind.push_back((after, delivery));
+        Ok(())
+    }
+
+    /// Takes the next message of the recipient's queue in the store, whose window is bounded elsewhere, and what was to come
+    /// before its place.
+    pub fn push_kept(&mut self, place: u64, delivery: Delivery) {
+        self.admit_behind(place);
         self.bytes += delivery.size();
         let urgent = delivery.outgoing.message.urgent;
         let lane = if urgent { &mut self.urgent } else { &mut self.normal };
@@ -50,14 +66,28 @@ impl Mailbox {
         self.behind.get_or_insert_default();
     }
 
-    /// All of it has come.
-    pub fn admit_behind(&mut self) {
-        if let Some(behind) = self.behind.take() {
-            self.normal.extend(*behind);
+    /// Whether it is so.
+    pub fn is_holding(&self) -> bool {
+        self.behind.is_some()
+    }
+
+    /// What was to come before this place has come.
+    fn admit_behind(&mut self, place: u64) {
+        while let Some(behind) = &mut self.behind
+            && behind.front().is_some_and(|(after, _)| *after < place)
+            && let Some((_, delivery)) = behind.pop_front()
+        {
+            self.normal.push_back(delivery);
         }
     }
 
-    /// Whether what is put into it may be taken out again before other things come: nothing waits, or is on its way.
+    /// All of that queue has come.
+    pub fn release(&mut self) {
+        self.admit_behind(u64::MAX);
+        self.behind = None;
+    }
+
+    /// Whether nothing waits, nor is to come first.
     pub fn is_idle(&self) -> bool {
         self.is_empty() && self.behind.is_none()
     }
@@ -90,8 +120,7 @@ impl Mailbox {
     /// Takes out all that are past their deadline, so that they don't crowd out what can still be in time.
     pub fn take_expired(&mut self, now: Instant) -> Vec<Delivery> {
         let mut expired = Vec::new();
-        let lanes = [&mut self.urgent, &mut self.normal].into_iter().chain(self.behind.as_deref_mut());
-        for lane in lanes {
+        for lane in [&mut self.urgent, &mut self.normal] {
             // Usually the oldest expire first, but a later one may have the smaller ttl.
             if lane.iter().any(|delivery| delivery.is_expired(now)) {
                 let (past, waiting) =
@@ -101,14 +130,21 @@ impl Mailbox {
                 expired.extend(past);
             }
         }
+        if let Some(behind) = &mut self.behind {
+            let all = std::mem::take(&mut **behind);
+            let (past, waiting): (VecDeque<_>, VecDeque<_>) =
+                all.into_iter().partition(|(_, delivery)| delivery.is_expired(now));
+            **behind = waiting;
+            expired.extend(past.into_iter().map(|(_, delivery)| delivery));
+        }
         self.bytes -= expired.iter().map(Delivery::size).sum::<usize>();
         expired
     }
 
     /// All that waits, urgent ones first.
     pub fn into_deliveries(self) -> impl Iterator<Item = Delivery> {
-        let behind = self.behind.map(|behind| *behind).unwrap_or_default();
-        self.urgent.into_iter().chain(self.normal).chain(behind)
+        let behind = self.behind.map(|behind| *behind).unwrap_or_default().into_iter();
+        self.urgent.into_iter().chain(self.normal).chain(behind.map(|(_, delivery)| delivery))
     }
 
     /// How many wait.

@@ -176,12 +176,14 @@ pub fn s10_order(run: Run) {
     stage.gateway.store_stuck = true;
     let r1 = stage.stranger("r1");
     stage.gateway.pump();
-    stage.gateway.start_send(app, &SendSpec::new("c/r1", "4"));
+    for (line, payload) in [("c/r1", "4"), ("c/r1?store=1&ttl=60000", "5"), ("c/r1", "6")] {
+        stage.gateway.start_send(app, &SendSpec::new(line, payload));
+    }
     stage.gateway.pump();
     assert_eq!(stage.gateway.texts(r1), [""; 0], "what was stored comes first");
     stage.gateway.store_stuck = false;
     stage.gateway.pump();
-    assert_eq!(stage.gateway.texts(r1), ["1", "2", "3", "4"]);
+    assert_eq!(stage.gateway.texts(r1), ["1", "2", "3", "4", "5", "6"]);
 }
 
 /// What a client had been given, and hadn't acknowledged when its connection was lost, comes again.
