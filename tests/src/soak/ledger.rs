@@ -365,13 +365,16 @@ impl Ledger {
         send.delivered |= bit;
         let (kind, sender, strand, ttl) = (send.kind, send.sender, send.strand, send.ttl);
         let accepted_at = send.accepted_at;
+        let over_restart = send.over_restart;
         self.totals.deliveries += 1;
         self.totals.kept_deliveries += u64::from(kind.is_kept());
         if strictly && ttl > 0 && accepted_at != u64::MAX && now > accepted_at + u64::from(ttl) * 1000 {
             self.violation(number, format_args!("{client} got it at {now}, past its deadline"));
         }
         let last = self.last.entry((client, sender, strand << 2 | kind.lane())).or_default();
-        if number < *last {
+        if number < *last && over_restart {
+            // It wasn't acknowledged when the gateway was killed, and is sent again after what was.
+        } else if number < *last {
             let last = *last;
             self.violation(number, format_args!("{client} got it after {last} of the same sender"));
         } else {

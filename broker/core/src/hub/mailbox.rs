@@ -11,6 +11,7 @@ pub struct Mailbox {
     normal: VecDeque<Delivery>,
     /// What comes after messages of the recipient's queue that aren't here yet, each with the place of the last of those
     /// before it; none while there are none. Boxed, since it is rare.
+    #[expect(clippy::box_collection, reason = "a quarter of the room where there is none")]
     behind: Option<Box<VecDeque<(u64, Delivery)>>>,
     bytes: usize,
 }
