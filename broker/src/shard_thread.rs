@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bugle_core::hub::{
     ConnectionKey, Counters, Credentials, Judgement, PeerBatch, Shard, ShardConfig, Transmit,
 };
-use bugle_core::model::Instant;
+use bugle_core::model::{Instant, Moderation, ModerationRequest, Reason, Refusal};
 use bugle_core::rules::Rules;
 use bugle_core::session::Protocol;
 use bugle_core::store::{Restored, StoreEvent, WallTime};
@@ -125,6 +125,13 @@ pub enum Control {
     Rules(Arc<Rules>, oneshot::Sender<()>),
     /// To let clients in by these secrets from now on.
     Credentials(Arc<Credentials>),
+    /// To kick, mute or ban in this operator's name, or to end that; of the shard that owns the client's id
+    /// ([`bugle_core::hub::owner`]). It answers when that is in force.
+    #[allow(dead_code, reason = "for the admin API")]
+    Moderate(ModerationRequest, Arc<str>, oneshot::Sender<Result<(), Refusal>>),
+    /// Which mutes and bans are in force for its clients.
+    #[allow(dead_code, reason = "for the admin API")]
+    Moderations(oneshot::Sender<Vec<Moderation>>),
     /// What became of a credential that it wanted judged.
     Authenticated(ConnectionKey, Judgement),
     /// To tell its clients and end.
@@ -467,6 +474,18 @@ impl ShardHost {
                     self.caught("new rules", |shard, now| shard.handle_rules(rules, now));
                     self.judging.borrow_mut().push(judged);
                     self.wake.notify_one();
+                }
+                Control::Moderate(request, by, answer) => {
+                    self.tick();
+                    let result =
+                        self.caught("a moderation", |shard, now| shard.handle_moderation(&request, &by, now));
+                    let failed = || Err(Refusal::new(Reason::Internal, "a fault of the gateway's own"));
+                    // Who asked may have waited long enough.
+                    let _ = answer.send(result.unwrap_or_else(failed));
+                    self.wake.notify_one();
+                }
+                Control::Moderations(answer) => {
+                    let _ = answer.send(self.shard.borrow().moderations());
                 }
                 Control::Credentials(credentials) => {
                     self.caught("new secrets", |shard, _| shard.set_credentials(credentials));

@@ -221,6 +221,7 @@ impl Disconnect {
                     | Reason::UnsupportedVersion
                     | Reason::BadName
                     | Reason::Kicked
+                    | Reason::Banned
             )
         )
     }

@@ -95,6 +95,10 @@ codes! {
         Internal = 29, "INTERNAL";
         /// Kicked out of the group or the gateway (S14).
         Kicked = 30, "KICKED";
+        /// Muted in the group or everywhere: nothing may be sent (S14).
+        Muted = 31, "MUTED";
+        /// Banned from the group or the gateway (S14).
+        Banned = 32, "BANNED";
     }
 }
 

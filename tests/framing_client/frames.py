@@ -55,6 +55,8 @@ class Reason(enum.IntEnum):
     RETAIN_REFUSED = 28
     INTERNAL = 29
     KICKED = 30
+    MUTED = 31
+    BANNED = 32
 
 
 class Status(enum.IntEnum):

@@ -25,7 +25,7 @@ from .frames import Mode, NameKind, Reason, Reference, Status
 
 SAMPLE_EVERY = 60_000
 NO_ANSWER = 10_000
-NEVER_AGAIN = {Reason.TAKEN_OVER, Reason.KICKED, Reason.NOT_AUTHORIZED, Reason.NOT_AUTHENTICATED,
+NEVER_AGAIN = {Reason.TAKEN_OVER, Reason.KICKED, Reason.BANNED, Reason.NOT_AUTHORIZED, Reason.NOT_AUTHENTICATED,
                Reason.UNSUPPORTED_VERSION, Reason.BAD_NAME, Reason.BAD_OPTION, Reason.MALFORMED}  # fmt: skip
 
 

@@ -11,9 +11,10 @@ mod batch;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::hub::{PublishKey, SendKey};
+use crate::hub::{ModerationKey, PublishKey, SendKey};
 use crate::model::{
-    ClientId, GroupName, Instant, Message, MessageView, Reason, ReceiptCounts, ReceiptMode, Status, Target,
+    ClientId, GroupName, Identity, Instant, Message, MessageView, ModerationRequest, Reason, ReceiptCounts,
+    ReceiptMode, Refusal, Status, Target,
 };
 
 pub use batch::{Copied, CopiedPublish, CopiedSignal, PeerAddressed, PeerBatch};
@@ -103,6 +104,22 @@ pub enum PeerMessage {
         key: InterestKey,
         /// The number of the addition; none for a removal.
         added: Option<u64>,
+    },
+    /// A kick, mute or ban of a client of yours, which the rules allow; answered by [`PeerMessage::Moderated`] (S14).
+    Moderate {
+        /// Whom it is answered for.
+        asked: ModerationKey,
+        /// What, and to whom.
+        moderation: Box<ModerationRequest>,
+        /// Who asked for it.
+        by: Identity,
+    },
+    /// It is in force, or why not.
+    Moderated {
+        /// Whom it is answered for.
+        asked: ModerationKey,
+        /// What became of it.
+        result: Result<(), Refusal>,
     },
     /// From now on my sends reach you for this.
     InterestKnown {

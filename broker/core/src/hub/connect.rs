@@ -117,6 +117,9 @@ impl Shard {
             let refusal = Refusal::new(Reason::NotAuthorized, "the rules don't let this client connect");
             return self.refuse_connect(key, refusal, now);
         }
+        if let Err(refusal) = self.judge_ban(who.identity.as_str(), None, now) {
+            return self.refuse_connect(key, refusal, now);
+        }
         if self.is_anothers(&who) {
             let text = "this client id is connected, or has a session, as another user's";
             return self.refuse_connect(key, Refusal::new(Reason::NotAuthorized, text), now);

@@ -189,6 +189,13 @@ impl Shard {
 
     /// Keeps a signal for a recipient that isn't there; where that isn't done, it is this for it.
     fn keep_or(&mut self, round: &Round<'_>, id: &ClientId, status: Status) {
+        let group = match &round.signal.target {
+            Target::Client(_) => None,
+            Target::Group { group, .. } => Some(group),
+        };
+        if self.is_banned(id.as_str(), group) {
+            return self.settle_without_mailbox(round, id, Status::Denied);
+        }
         let delivery = Delivery::new(round.outgoing.clone(), Reception::DEVICE);
         if !self.keep_signal(round.signal, delivery, round.tracker, id, None) {
             self.settle_without_mailbox(round, id, status);

@@ -18,6 +18,7 @@ mod deliver;
 mod keep;
 mod mailbox;
 mod message_ids;
+mod moderation;
 mod outbox;
 mod park;
 mod publish;
@@ -63,6 +64,7 @@ use away::Away;
 use connect::Departed;
 use mailbox::Mailbox;
 use message_ids::MessageIds;
+use moderation::{AskedModeration, Moderations};
 use outbox::Outbox;
 use park::Park;
 use publish::Route;
@@ -86,6 +88,8 @@ slotmap::new_key_type! {
     pub struct SendKey;
     /// A publish that waits until every shard retains it.
     pub struct PublishKey;
+    /// A moderation that waits until the client's shard has carried it out.
+    pub struct ModerationKey;
     /// A subscribe that waits until every shard knows of it.
     struct SubscribeKey;
 }
@@ -303,6 +307,8 @@ pub struct Shard {
     sends: SlotMap<SendKey, InFlight>,
     trackers: SlotMap<DefaultKey, Tracker>,
     message_ids: MessageIds,
+    moderations: Moderations,
+    asked_moderations: SlotMap<ModerationKey, AskedModeration>,
     store: Outbox,
     queues: Queues,
     stored: StoredSends,
@@ -365,6 +371,8 @@ impl Shard {
             sends: SlotMap::with_key(),
             trackers: SlotMap::new(),
             message_ids: MessageIds::default(),
+            moderations: Moderations::default(),
+            asked_moderations: SlotMap::with_key(),
             store: Outbox::new(config.durable, config.wall_at_start),
             queues: Queues::default(),
             stored: StoredSends::default(),
@@ -477,6 +485,10 @@ impl Shard {
             PeerMessage::Taken { send, report } => self.handle_taken(send, report, now),
             PeerMessage::Ended { number, client, status } => self.handle_ended(number, client, status, now),
             PeerMessage::Finished { send, report } => self.handle_finished(send, report, now),
+            PeerMessage::Moderate { asked, moderation, by } => {
+                self.moderate_for_peer(from, asked, &moderation, &by, now);
+            }
+            PeerMessage::Moderated { asked, result } => self.handle_moderated(asked, result, now),
             PeerMessage::Interest { key, added } => self.handle_interest(from, key, added),
             PeerMessage::InterestKnown { key, added } => self.handle_interest_known(&key, added, now),
         }
@@ -637,6 +649,7 @@ impl Shard {
                 self.handle_send(key, request, signal, refusable, now);
             }
             Command::Publish { request, publication } => self.handle_publish(key, request, &publication, now),
+            Command::Moderate { request, moderation } => self.handle_moderate(key, request, moderation, now),
             Command::Refuse { request, refusal } => self.refuse(key, request, refusal, now),
             Command::Subscribe { request, items } => self.handle_subscribe(key, request, items, now),
             Command::Unsubscribe { request, filters } => self.handle_unsubscribe(key, request, &filters, now),

@@ -153,8 +153,19 @@ impl Shard {
         groups.chain(filters.map(Filter::Topic)).collect()
     }
 
-    /// Ends a membership or subscription of a client without having been asked, and tells it.
     fn end_subscription(&mut self, key: ConnectionKey, filter: Filter, now: Instant) {
+        let why = Refusal::new(Reason::NotAuthorized, "the rules don't allow this subscription any more");
+        self.end_subscription_for(key, filter, why, now);
+    }
+
+    /// Ends a membership or subscription of a client without having been asked, and tells it.
+    pub(super) fn end_subscription_for(
+        &mut self,
+        key: ConnectionKey,
+        filter: Filter,
+        why: Refusal,
+        now: Instant,
+    ) {
         let Some(client) = self.clients.get_mut(key) else { return };
         match &filter {
             Filter::Group(group) => drop(client.groups.remove(group)),
@@ -167,7 +178,6 @@ impl Shard {
         }
         self.forget(key, &filter, now);
         self.counters.subscriptions_ended += 1;
-        let why = Refusal::new(Reason::NotAuthorized, "the rules don't allow this subscription any more");
         self.reply(key, Reply::Ended(filter, why), now);
     }
 }

@@ -112,7 +112,7 @@ impl Shard {
                 Err(_) => None,
             },
             RecordKind::Receipt => self.restore_receipt(owner, key, value, expires),
-            RecordKind::Moderation => Some(()),
+            RecordKind::Moderation => self.restore_moderation(owner, key, value),
         };
         if restored.is_none() {
             self.counters.records_unread += 1;

@@ -212,11 +212,17 @@ impl Shard {
     }
 
     /// Whether the rules let this client send so, and the gateway can.
-    pub(super) fn judge_send(&self, sender: Actor<'_>, addressed: &Addressed) -> Result<(), Refusal> {
-        let object = match &addressed.target {
-            Target::Client(client) => Object::Client(client.as_str()),
-            Target::Group { group, .. } => Object::Group(group.as_str()),
+    pub(super) fn judge_send(
+        &self,
+        sender: Actor<'_>,
+        addressed: &Addressed,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let (object, group) = match &addressed.target {
+            Target::Client(client) => (Object::Client(client.as_str()), None),
+            Target::Group { group, .. } => (Object::Group(group.as_str()), Some(group)),
         };
+        self.judge_moderation(sender.client, group, now)?;
         if !self.may(sender, Action::Send, object) {
             return Err(Refusal::new(Reason::NotAuthorized, "the rules don't let this client send there"));
         }
@@ -251,7 +257,7 @@ impl Shard {
         {
             return answered;
         }
-        self.judge_send(who.actor(), &signal.addressed)?;
+        self.judge_send(who.actor(), &signal.addressed, now)?;
         if let Some((key, _)) = waits {
             self.check_receipts(key, signal.options().receipt)?;
         }

@@ -73,7 +73,7 @@ impl Shard {
         let client = self.clients.get_mut(key)?;
         let route = match client.send_route.take() {
             Some(route) if self.is_current_send(&route, &signal.addressed) => route,
-            _ => match self.find_send_route(key, &signal.addressed)? {
+            _ => match self.find_send_route(key, &signal.addressed, now)? {
                 Ok(route) => Box::new(route),
                 Err(refusal) => return Some(Err(refusal)),
             },
@@ -103,10 +103,11 @@ impl Shard {
         &self,
         key: ConnectionKey,
         addressed: &Rc<Addressed>,
+        now: Instant,
     ) -> Option<Result<SendRoute, Refusal>> {
         let client = self.clients.get(key)?;
         let sender = client.client_id.clone()?;
-        if let Err(refusal) = self.judge_send(client.actor()?, addressed) {
+        if let Err(refusal) = self.judge_send(client.actor()?, addressed, now) {
             return Some(Err(refusal));
         }
         let Addressed { target, options } = &**addressed;

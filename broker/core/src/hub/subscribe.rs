@@ -50,7 +50,7 @@ impl Shard {
         });
         let mut results = Vec::with_capacity(items.len());
         for item in items {
-            let result = item.and_then(|item| self.subscribe(key, pending, item));
+            let result = item.and_then(|item| self.subscribe(key, pending, item, now));
             if let Err(refusal) = &result {
                 self.counters.count_refusal(refusal.reason);
             }
@@ -67,6 +67,7 @@ impl Shard {
         key: ConnectionKey,
         pending: SubscribeKey,
         item: SubscribeItem,
+        now: Instant,
     ) -> Result<QoS, Refusal> {
         let reception = item.reception;
         let no_client = || Refusal::new(Reason::Internal, "not connected");
@@ -105,6 +106,9 @@ impl Shard {
         if !self.client_may(key, action, object) {
             return Err(Refusal::new(Reason::NotAuthorized, "the rules don't allow this subscription"));
         }
+        if let (Filter::Group(group), Some(id)) = (&item.filter, &client.client_id) {
+            self.judge_ban(id.as_str(), Some(group), now)?;
+        }
         if is_new && full {
             return Err(Refusal::new(
                 Reason::TooMany,
@@ -138,6 +142,9 @@ impl Shard {
         let Some(id) = self.clients.get(key).and_then(|client| client.client_id.clone()) else { return };
         let rules = self.rules.clone();
         for group in rules.groups_of(&id) {
+            if self.is_banned(id.as_str(), Some(group)) {
+                continue;
+            }
             // Nobody waits for an answer.
             self.add_member(key, group.clone(), reception, SubscribeKey::default());
         }

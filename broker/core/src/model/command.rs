@@ -5,8 +5,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::{
-    About, ClientId, GroupName, Identity, Message, Publication, QoS, ReceiptReport, Reception, Refusal,
-    Signal,
+    About, ClientId, GroupName, Identity, Message, ModerationRequest, Publication, QoS, ReceiptReport,
+    Reception, Refusal, Signal,
 };
 use crate::mqtt::RetainHandling;
 
@@ -44,6 +44,13 @@ pub enum Command<'i> {
         request: Option<RequestId>,
         /// The message.
         publication: Publication<'i>,
+    },
+    /// A kick, mute or ban, or the end of one (S14). Answered by [`Reply::Done`] when it is in force, or [`Reply::Refused`].
+    Moderate {
+        /// Given back with the answer.
+        request: RequestId,
+        /// What, and to whom.
+        moderation: Box<ModerationRequest>,
     },
     /// A send or publish that the session itself had to refuse. Answered by [`Reply::Refused`], so that
     /// answers keep their order and refusals are counted in one place.
@@ -103,6 +110,7 @@ impl<'i> Command<'i> {
             Self::Send { request, signal, refusable } => {
                 Command::Send { request, signal: signal.into_owned(), refusable }
             }
+            Self::Moderate { request, moderation } => Command::Moderate { request, moderation },
             Self::Refuse { request, refusal } => Command::Refuse { request, refusal },
             Self::Subscribe { request, items } => Command::Subscribe { request, items },
             Self::Unsubscribe { request, filters } => Command::Unsubscribe { request, filters },

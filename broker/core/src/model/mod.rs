@@ -5,6 +5,7 @@ mod command;
 mod identity;
 mod limits;
 mod message;
+mod moderation;
 mod outcome;
 mod principal;
 mod signal;
@@ -20,6 +21,7 @@ pub use message::{
     AsSent, Delivery, EncodingKey, Encodings, Message, MessageView, Origin, OriginView, Outgoing,
     Publication, QoS, ReceiptSlot, Reception, Settled, ShareId, Text,
 };
+pub use moderation::{MAX_WHY, Moderation, ModerationAct, ModerationRequest};
 pub use outcome::{About, ReceiptReport, Refusal};
 pub use principal::Principal;
 pub use signal::{Addressed, RecipientList, Recipients, Signal, SignalOptions, Target};

@@ -27,6 +27,7 @@ mod filter;
 mod in_flight;
 mod known;
 mod link;
+pub(super) mod moderation_topic;
 mod notice;
 pub(crate) mod passthrough;
 mod publish;

@@ -601,6 +601,15 @@ impl Gateway {
         self.finish(who, ticket)
     }
 
+    /// Begins to publish to a topic as it stands.
+    pub fn start_publish(&mut self, who: Who, topic: &str, payload: &[u8]) -> Ticket {
+        self.either(
+            who,
+            |device, out| device.publish(topic, payload, false, out),
+            |mqtt, out| mqtt.publish(topic, payload, false, out),
+        )
+    }
+
     /// Sends, and gives what the sender hears of it.
     pub fn send(&mut self, who: Who, spec: &SendSpec) -> Outcome {
         let ticket = self.start_send(who, spec);

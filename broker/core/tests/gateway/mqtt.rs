@@ -38,6 +38,8 @@ fn name_of(reason: ReasonCode) -> String {
         ReasonCode::NotAuthorized => "NOT_AUTHORIZED",
         ReasonCode::SessionTakenOver | ReasonCode::ServerBusy => "TAKEN_OVER",
         ReasonCode::ServerShuttingDown | ReasonCode::ServerUnavailable => "SHUTTING_DOWN",
+        ReasonCode::Banned => "BANNED",
+        ReasonCode::AdministrativeAction => "KICKED",
         ReasonCode::KeepAliveTimeout => "KEEP_ALIVE_TIMEOUT",
         ReasonCode::BadUserNameOrPassword => "NOT_AUTHENTICATED",
         ReasonCode::MalformedPacket => "MALFORMED",
@@ -351,7 +353,7 @@ impl Mqtt {
                 }
             }
             "ended" => {
-                assert_eq!(notice["code"], "NOT_AUTHORIZED");
+                assert!(["NOT_AUTHORIZED", "KICKED", "BANNED"].contains(&notice["code"].as_str().unwrap()));
                 let topic = notice["topic"].as_str().unwrap();
                 heard.ended.push(topic.strip_prefix("sig/g/").unwrap_or(topic).to_owned());
             }

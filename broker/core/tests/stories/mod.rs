@@ -2,6 +2,7 @@
 
 mod endings;
 mod identity;
+mod moderation;
 mod once;
 mod order;
 mod rate;
@@ -86,6 +87,15 @@ pub const STORIES: &[(&str, Story)] = &[
     ("S12 a gateway that resumes nothing says so", resume::s12_not_granted),
     ("S12 the will is about the connection", resume::s12_will),
     ("S1 membership and what waits for a device go to another protocol", resume::s1_protocol),
+    ("S14 who is muted sends nothing, will included", moderation::s14_mute),
+    ("S14 who is kicked leaves now, and may come back", moderation::s14_kick),
+    ("S14 who is banned leaves now, and may not", moderation::s14_ban),
+    ("S14 a ban wins over the operator's file", moderation::s14_provisioned),
+    ("S14 moderating takes a right, there", moderation::s14_rights),
+    ("S14 it holds for the next message", moderation::s14_order),
+    ("S14 it outlives the gateway", moderation::s14_restart),
+    ("S14 and has bounds", moderation::s14_bounds),
+    ("S14 operators need no right", moderation::s14_operator),
     ("S16 urgent overtakes in the mailbox", order::s16_mailbox),
     ("S16 urgent overtakes between shards", order::s16_between_shards),
     ("S16 urgent overtakes what is parked", rate::s16_parked),

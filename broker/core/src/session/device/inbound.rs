@@ -15,10 +15,11 @@ use super::{
 };
 use crate::model::{
     Addressed, ClientId, Command, ConnectRequest, Credential, Filter, GroupName, Identity, Instant,
-    MessageId, Publication, QoS, Reception, RecipientList, Refusal, RequestId, Settled, Signal,
-    SignalOptions, SubscribeItem, Target, Text, Will,
+    MessageId, ModerationRequest, Publication, QoS, Reception, RecipientList, Refusal, RequestId, Settled,
+    Signal, SignalOptions, SubscribeItem, Target, Text, Will,
 };
 use crate::mqtt::{RetainHandling, topic};
+use crate::session::mqtt::moderation_topic;
 
 impl DeviceSession {
     pub(super) fn handle_frame<'i>(&mut self, raw: RawFrame<'i>, now: Instant) -> Option<Command<'i>> {
@@ -247,6 +248,9 @@ impl DeviceSession {
             Frame::Send(send) => {
                 Command::Send { request: Some(request), signal: self.signal(&send)?, refusable: true }
             }
+            Frame::Publish(publish) if self.moderates(&publish) => {
+                Command::Moderate { request, moderation: Box::new(self.moderation(&publish)?) }
+            }
             Frame::Publish(publish) => {
                 Command::Publish { request: Some(request), publication: self.publication(&publish)? }
             }
@@ -364,6 +368,25 @@ impl DeviceSession {
         }
         let names = list.iter().map(|name| self.resolve(name, NameKind::Client));
         RecipientList::new(names.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// Whether it is to a topic of moderation, which is the same as over MQTT.
+    fn moderates(&self, publish: &Publish<'_>) -> bool {
+        self.moderation_path(publish).is_some()
+    }
+
+    /// What follows `{prefix}/m/` in its topic.
+    fn moderation_path<'a>(&'a self, publish: &Publish<'a>) -> Option<&'a str> {
+        let topic = self.resolve(publish.topic, NameKind::Topic).ok()?;
+        topic.strip_prefix(&*self.config.prefix)?.strip_prefix("/m/")
+    }
+
+    /// A kick, mute or ban (S14).
+    fn moderation(&self, publish: &Publish<'_>) -> Result<ModerationRequest, Refusal> {
+        if publish.retain {
+            return Err(refusal(Reason::RetainRefused, "moderation is not retained"));
+        }
+        moderation_topic::parse(self.moderation_path(publish).unwrap_or_default(), publish.payload)
     }
 
     fn publication<'i>(&self, publish: &Publish<'i>) -> Result<Publication<'i>, Refusal> {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::connect::packet_id;
 use super::notice::shortened;
 use super::state::{Answer, Outstanding, Pending};
-use super::{MqttSession, passthrough, reasons, signal_topic};
+use super::{MqttSession, moderation_topic, passthrough, reasons, signal_topic};
 use crate::model::{
     About, Addressed, Command, Instant, Publication, QoS, Reason, ReceiptMode, Refusal, RequestId, Signal,
     Text,
@@ -112,6 +112,9 @@ impl MqttSession {
         now: Instant,
     ) -> Result<Command<'i>, Refusal> {
         if let Some(rest) = signal_topic::below(&self.config.prefix, topic) {
+            if let Some(asked) = rest.strip_prefix("m/") {
+                return self.moderation(asked, publish, request);
+            }
             return self.signal(rest, publish, request);
         }
         if topic.starts_with('$') {
@@ -128,6 +131,24 @@ impl MqttSession {
             as_sent: None,
         };
         Ok(Command::Publish { request: Some(request), publication })
+    }
+
+    /// A kick, mute or ban (S14): `rest` is what follows `{prefix}/m/`.
+    fn moderation<'i>(
+        &self,
+        rest: &str,
+        publish: &Publish<'i>,
+        request: RequestId,
+    ) -> Result<Command<'i>, Refusal> {
+        if self.state.me.is_none() {
+            let text = "only a client whose id is a client id moderates others";
+            return Err(Refusal::new(Reason::NotAuthorized, text));
+        }
+        if publish.retain {
+            return Err(Refusal::new(Reason::RetainRefused, "moderation is not retained"));
+        }
+        let moderation = Box::new(moderation_topic::parse(rest, publish.payload)?);
+        Ok(Command::Moderate { request, moderation })
     }
 
     fn signal<'i>(
@@ -262,6 +283,7 @@ impl MqttSession {
 /// Whether nothing comes of the hub's answer: QoS 0 has none, and a refusal comes by itself.
 fn is_unheard(qos: QoS, command: &Command<'_>) -> bool {
     let receipt = match command {
+        Command::Moderate { .. } => return false,
         Command::Send { signal, .. } => signal.options().receipt,
         _ => ReceiptMode::None,
     };

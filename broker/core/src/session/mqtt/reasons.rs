@@ -8,7 +8,9 @@ use crate::mqtt::ReasonCode;
 pub(super) fn for_publish(reason: Reason) -> ReasonCode {
     match reason {
         Reason::RateLimited | Reason::Overflow | Reason::TooMany | Reason::Busy => ReasonCode::QuotaExceeded,
-        Reason::NotAuthorized | Reason::NotAuthenticated => ReasonCode::NotAuthorized,
+        Reason::NotAuthorized | Reason::NotAuthenticated | Reason::Muted | Reason::Banned => {
+            ReasonCode::NotAuthorized
+        }
         Reason::BadTopic | Reason::BadName => ReasonCode::TopicNameInvalid,
         _ => ReasonCode::ImplementationSpecificError,
     }
@@ -22,7 +24,9 @@ pub(super) fn for_subscribe(result: &Result<QoS, Refusal>, wanted: QoS) -> Reaso
     };
     match refusal.reason {
         Reason::RateLimited | Reason::Overflow | Reason::TooMany | Reason::Busy => ReasonCode::QuotaExceeded,
-        Reason::NotAuthorized | Reason::NotAuthenticated | Reason::Kicked => ReasonCode::NotAuthorized,
+        Reason::NotAuthorized | Reason::NotAuthenticated | Reason::Kicked | Reason::Banned => {
+            ReasonCode::NotAuthorized
+        }
         Reason::BadTopic | Reason::BadName => ReasonCode::TopicFilterInvalid,
         _ => ReasonCode::ImplementationSpecificError,
     }
@@ -33,7 +37,7 @@ pub(super) fn for_connect(reason: Reason) -> ReasonCode {
     match reason {
         Reason::NotAuthenticated => ReasonCode::BadUserNameOrPassword,
         Reason::NotAuthorized => ReasonCode::NotAuthorized,
-        Reason::Kicked => ReasonCode::Banned,
+        Reason::Kicked | Reason::Banned => ReasonCode::Banned,
         Reason::BadName => ReasonCode::ClientIdentifierNotValid,
         Reason::BadTopic => ReasonCode::TopicNameInvalid,
         Reason::ShuttingDown => ReasonCode::ServerUnavailable,
@@ -64,7 +68,7 @@ pub(super) fn for_disconnect(reason: Reason) -> ReasonCode {
     match reason {
         Reason::TakenOver => ReasonCode::SessionTakenOver,
         Reason::ShuttingDown => ReasonCode::ServerShuttingDown,
-        Reason::Kicked => ReasonCode::AdministrativeAction,
+        Reason::Kicked | Reason::Banned => ReasonCode::AdministrativeAction,
         Reason::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
         Reason::NotAuthorized | Reason::NotAuthenticated => ReasonCode::NotAuthorized,
         Reason::RateLimited => ReasonCode::MessageRateTooHigh,

@@ -148,7 +148,7 @@ fn set<T: PartialEq>(place: &mut Option<T>, value: T, key: &str, source: Source)
     Ok(())
 }
 
-fn number(key: &str, value: &str) -> Result<u32, Refusal> {
+pub(super) fn number(key: &str, value: &str) -> Result<u32, Refusal> {
     // `parse` would take a sign.
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
     value
@@ -173,11 +173,11 @@ fn receipt(value: &str) -> Result<ReceiptMode, Refusal> {
         .ok_or_else(|| bad_option(format!("'receipt' is none, summary or each, not '{}'", shown(value))))
 }
 
-fn bad_option(text: impl Into<Cow<'static, str>>) -> Refusal {
+pub(super) fn bad_option(text: impl Into<Cow<'static, str>>) -> Refusal {
     Refusal::new(Reason::BadOption, text)
 }
 
-fn no_name(text: &str, what: &str) -> Refusal {
+pub(super) fn no_name(text: &str, what: &str) -> Refusal {
     Refusal::new(Reason::BadName, format!("'{}' is no {what}: 1-64 of A-Z a-z 0-9 . _ : -", shown(text)))
 }
 
@@ -213,7 +213,7 @@ fn distance(from: &str, to: &str) -> usize {
 }
 
 /// The value with each `%XX` replaced by that byte, if all of them are whole and the result is UTF-8.
-fn percent_decoded(value: &str) -> Option<Cow<'_, str>> {
+pub(super) fn percent_decoded(value: &str) -> Option<Cow<'_, str>> {
     if !value.contains('%') {
         return Some(value.into());
     }

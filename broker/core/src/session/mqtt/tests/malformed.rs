@@ -71,6 +71,7 @@ fn run(pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
                 Command::Unsubscribe { request, filters } => {
                     script.reply(Reply::Unsubscribed(request, vec![true; filters.len()]));
                 }
+                Command::Moderate { request, .. } => script.done(request.0),
                 Command::Disconnect { .. } | Command::Authenticate { .. } | Command::Release { .. } => {}
             }
         }
