@@ -40,7 +40,8 @@ pub struct Config<'a> {
     /// TCP socket sends by itself, and embassy-net's waits in `flush` until the peer's TCP has acknowledged.
     pub flush: bool,
     /// How long the gateway may take to acknowledge a frame before the connection counts as lost, in
-    /// milliseconds. Default 30,000.
+    /// milliseconds. Also how long the application may look at a delivery while more bytes wait behind it.
+    /// Default 30,000.
     pub ack_timeout: u32,
     /// Upper bound of the first wait before a reconnect, in milliseconds; doubles per failure. Default 250.
     pub backoff_base: u32,

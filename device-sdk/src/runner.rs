@@ -1,7 +1,17 @@
 //! The runner: moves bytes between the session and a transport, and opens another when one is lost.
 //!
-//! It owns the timers; what is to be done when is the session's to say. No await in it is without a limit but
-//! the one for something to happen.
+//! It owns the timers; what is to be done when is the session's to say. Each await in it ends within a limit, whatever the
+//! transport and the application do:
+//!
+//! | what is waited for | limit | then |
+//! | --- | --- | --- |
+//! | an open transport | `connect_timeout` | `TimedOut`, another attempt |
+//! | a chunk of bytes, written and flushed | `write_timeout` | `TimedOut`, another attempt |
+//! | the welcome | `handshake_timeout` | `TimedOut`, another attempt |
+//! | bytes, time or news from the application | what the session has to do next, at most 60 s | it looks again |
+//! | the application's look at a delivery, with bytes behind it | `ack_timeout` | `TimedOut`, another attempt |
+//! | the gateway to close behind a goodbye | 1 s | the transport is dropped |
+//! | the next attempt | `backoff_cap` | it is made |
 
 use core::future::{pending, poll_fn};
 use core::task::Poll;
@@ -178,8 +188,10 @@ impl<'a, M: RawMutex> Runner<'a, M> {
         transport: &mut T,
         delay: &mut D,
     ) -> Disconnect {
-        let (limit, flush) =
-            self.shared.with(|session, _| (session.config().write_timeout, session.config().flush));
+        let (limit, flush, look) = self.shared.with(|session, _| {
+            let config = session.config();
+            (config.write_timeout, config.flush, config.ack_timeout)
+        });
         loop {
             let mut has_written = false;
             let closed = loop {
@@ -222,7 +234,11 @@ impl<'a, M: RawMutex> Runner<'a, M> {
             // All three are cancel-safe: see `Connect` for the first.
             match select3(read, delay.delay_ms(time), news(self.shared)).await {
                 Either3::First(Ok(0) | Err(_)) => return Disconnect::Lost,
-                Either3::First(Ok(length)) => self.hand_over(length).await,
+                Either3::First(Ok(length)) => {
+                    if let Either::Second(()) = select(self.hand_over(length), delay.delay_ms(look)).await {
+                        return Disconnect::TimedOut;
+                    }
+                }
                 Either3::Second(()) | Either3::Third(()) => {}
             }
         }
@@ -236,7 +252,7 @@ impl<'a, M: RawMutex> Runner<'a, M> {
     }
 
     /// Gives the session what was read. There was room for it, so at most it waits for the application's look
-    /// at a delivery.
+    /// at a delivery. The caller limits that: meanwhile no ping is written, and no acknowledgement counted.
     async fn hand_over(&mut self, length: usize) {
         let mut at = 0;
         loop {
