@@ -1,6 +1,7 @@
 //! A scripted gateway in virtual time.
 
 mod hostile;
+mod idle;
 mod meeting;
 mod receiving;
 mod resuming;
