@@ -2,7 +2,7 @@
 
 use crate::name::NameRef;
 use crate::send::{AT_LEAST_ONCE, Mode, RETAIN};
-use crate::wire::{Malformed, NoSpace, Reader, Writer, flag};
+use crate::wire::{Field, Reader, Writer, flag};
 
 /// A signal for this device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,20 +26,17 @@ const URGENT: u8 = 1 << 2;
 const DEADLINE: u8 = 1 << 3;
 
 impl<'a> Delivery<'a> {
-    pub(crate) fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(body);
-        let flags = reader.u8("delivery flags")?;
-        if flags & !(MODE | URGENT | DEADLINE) != 0 {
-            return Err(Malformed { field: "reserved delivery flags" });
-        }
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Self {
+        let flags = reader.u8(Field::DeliveryFlags);
+        reader.reserve(flags, MODE | URGENT | DEADLINE, Field::DeliveryReserved);
         let mode = Mode::from_bits(flags);
-        let group = if mode == Mode::One { None } else { Some(NameRef::decode(&mut reader)?) };
-        let sender = NameRef::decode(&mut reader)?;
-        let deadline = if flags & DEADLINE != 0 { Some(reader.u32("deadline")?) } else { None };
-        Ok(Self { mode, urgent: flags & URGENT != 0, group, sender, deadline, payload: reader.rest() })
+        let group = if mode == Mode::One { None } else { Some(NameRef::decode(reader)) };
+        let sender = NameRef::decode(reader);
+        let deadline = if flags & DEADLINE != 0 { Some(reader.u32(Field::Deadline)) } else { None };
+        Self { mode, urgent: flags & URGENT != 0, group, sender, deadline, payload: reader.rest() }
     }
 
-    pub(crate) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
+    pub(crate) fn encode(&self, writer: &mut Writer<'_>) {
         let deadline = flag(self.deadline.is_some(), DEADLINE);
         // The mode written is what the fields say, so that an encoded delivery always decodes.
         let mode = match (self.mode, self.group) {
@@ -47,11 +44,15 @@ impl<'a> Delivery<'a> {
             (Mode::One, Some(_)) => Mode::All,
             (mode, Some(_)) => mode,
         };
-        writer.u8(mode as u8 | flag(self.urgent, URGENT) | deadline)?;
-        self.group.map_or(Ok(()), |group| group.encode(writer))?;
-        self.sender.encode(writer)?;
-        self.deadline.map_or(Ok(()), |deadline| writer.u32(deadline))?;
-        writer.bytes(self.payload)
+        writer.u8(mode as u8 | flag(self.urgent, URGENT) | deadline);
+        if let Some(group) = self.group {
+            group.encode(writer);
+        }
+        self.sender.encode(writer);
+        if let Some(deadline) = self.deadline {
+            writer.u32(deadline);
+        }
+        writer.bytes(self.payload);
     }
 }
 
@@ -69,20 +70,17 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    pub(crate) fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(body);
-        let flags = reader.u8("message flags")?;
-        if flags & !(AT_LEAST_ONCE | RETAIN) != 0 {
-            return Err(Malformed { field: "reserved message flags" });
-        }
-        let topic = NameRef::decode(&mut reader)?;
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Self {
+        let flags = reader.u8(Field::MessageFlags);
+        reader.reserve(flags, AT_LEAST_ONCE | RETAIN, Field::MessageReserved);
+        let topic = NameRef::decode(reader);
         let (at_least_once, retained) = (flags & AT_LEAST_ONCE != 0, flags & RETAIN != 0);
-        Ok(Self { at_least_once, retained, topic, payload: reader.rest() })
+        Self { at_least_once, retained, topic, payload: reader.rest() }
     }
 
-    pub(crate) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
-        writer.u8(flag(self.at_least_once, AT_LEAST_ONCE) | flag(self.retained, RETAIN))?;
-        self.topic.encode(writer)?;
-        writer.bytes(self.payload)
+    pub(crate) fn encode(&self, writer: &mut Writer<'_>) {
+        writer.u8(flag(self.at_least_once, AT_LEAST_ONCE) | flag(self.retained, RETAIN));
+        self.topic.encode(writer);
+        writer.bytes(self.payload);
     }
 }

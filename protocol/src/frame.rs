@@ -10,8 +10,8 @@ use crate::hello::{Hello, Welcome};
 use crate::name::{NameKind, NameRef};
 use crate::reason::Reason;
 use crate::receipt::Receipt;
-use crate::send::{Publish, Send};
-use crate::wire::{Malformed, NoSpace, Reader, Writer, utf8};
+use crate::send::{AT_LEAST_ONCE, Publish, Send};
+use crate::wire::{Field, Malformed, NoSpace, Reader, Writer};
 
 /// The first byte of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -189,17 +189,19 @@ impl<'a> RawFrame<'a> {
 pub fn split(input: &[u8], max_body: usize) -> Result<Option<RawFrame<'_>>, TooLarge> {
     let Some((&kind, after_kind)) = input.split_first() else { return Ok(None) };
     let mut reader = Reader::new(after_kind);
-    let Ok(length) = reader.varint("length") else {
+    let length = reader.varint(Field::Length);
+    if !reader.is_good() {
         // A good varint that isn't all there is at most four bytes, all of them continued.
         let partial = after_kind.len() <= 4 && after_kind.iter().all(|byte| byte & 0x80 != 0);
         return if partial { Ok(None) } else { Err(TooLarge) };
-    };
+    }
     let length = length as usize;
     if length > max_body {
         return Err(TooLarge);
     }
-    Ok(reader.rest().get(..length).map(|body| {
-        let header = input.len() - reader.rest().len();
+    let rest = reader.rest();
+    Ok(rest.get(..length).map(|body| {
+        let header = input.len() - rest.len();
         RawFrame { kind: Kind(kind), body, length: header + length }
     }))
 }
@@ -248,77 +250,68 @@ impl<'a> Frame<'a> {
 
     /// The same for what only a device sends.
     fn decode_from_device(kind: Kind, body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(body);
+        let reader = &mut Reader::new(body);
         let frame = match kind {
-            Kind::HELLO => return Hello::decode(body).map(Self::Hello),
-            Kind::PROOF => {
-                return Ok(Self::Proof { proof: body.try_into().map_err(|_| Malformed { field: "proof" })? });
-            }
-            Kind::JOIN => Self::Join { group: NameRef::decode(&mut reader)? },
-            Kind::LEAVE => Self::Leave { group: NameRef::decode(&mut reader)? },
-            Kind::SEND => return Send::decode(body).map(Self::Send),
-            Kind::PUBLISH => return Publish::decode(body).map(Self::Publish),
+            Kind::HELLO => Self::Hello(Hello::decode(reader)),
+            Kind::PROOF => Self::Proof { proof: reader.rest_array(Field::Proof) },
+            Kind::JOIN => Self::Join { group: NameRef::decode(reader) },
+            Kind::LEAVE => Self::Leave { group: NameRef::decode(reader) },
+            Kind::SEND => Self::Send(Send::decode(reader)),
+            Kind::PUBLISH => Self::Publish(Publish::decode(reader)),
             Kind::SUBSCRIBE => {
-                let at_least_once = match reader.u8("subscribe flags")? {
-                    0 => false,
-                    1 => true,
-                    _ => return Err(Malformed { field: "reserved subscribe flags" }),
-                };
-                return Ok(Self::Subscribe { at_least_once, filter: utf8(reader.rest(), "filter")? });
+                let flags = reader.u8(Field::SubscribeFlags);
+                reader.reserve(flags, AT_LEAST_ONCE, Field::SubscribeReserved);
+                Self::Subscribe { at_least_once: flags != 0, filter: reader.rest_text(Field::Filter) }
             }
-            Kind::UNSUBSCRIBE => return Ok(Self::Unsubscribe { filter: utf8(body, "filter")? }),
-            _ => return Err(Malformed { field: "kind" }),
+            Kind::UNSUBSCRIBE => Self::Unsubscribe { filter: reader.rest_text(Field::Filter) },
+            _ => return Err(Malformed::UNKNOWN_KIND),
         };
-        reader.finish()?;
-        Ok(frame)
+        reader.finish(frame)
     }
 
     /// The same for what a gateway sends, and what both send: all that a device has to read, so that its firmware
     /// doesn't carry the rest.
     pub fn decode_from_gateway(kind: Kind, body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(body);
+        let reader = &mut Reader::new(body);
         let frame = match kind {
             Kind::PING if body.is_empty() => Self::Ping { token: None },
-            Kind::PING => Self::Ping { token: Some(reader.u32("token")?) },
+            Kind::PING => Self::Ping { token: Some(reader.u32(Field::Token)) },
             Kind::PONG if body.is_empty() => Self::Pong { clock: None },
-            Kind::PONG => Self::Pong { clock: Some((reader.u32("token")?, reader.u64("clock")?)) },
-            Kind::ACK => match reader.varint("frames")? {
-                0 => return Err(Malformed { field: "an ack of no frame" }),
-                frames => Self::Ack { frames },
-            },
-            Kind::BYE | Kind::ERROR => {
-                let reason = reason(&mut reader)?;
-                let text = utf8(reader.rest(), "text")?;
-                return Ok(if kind == Kind::BYE {
-                    Self::Bye { reason, text }
-                } else {
-                    Self::Error { reason, text }
-                });
+            Kind::PONG => Self::Pong { clock: Some((reader.u32(Field::Token), reader.u64(Field::Clock))) },
+            Kind::ACK => {
+                let frames = reader.varint(Field::Frames);
+                if frames == 0 {
+                    reader.fail(Field::FramesNone);
+                }
+                Self::Ack { frames }
             }
-            Kind::WELCOME => return Welcome::decode(body).map(Self::Welcome),
-            Kind::CHALLENGE => {
-                return Ok(Self::Challenge {
-                    nonce: body.try_into().map_err(|_| Malformed { field: "nonce" })?,
-                });
+            Kind::BYE => {
+                let reason = reason(reader);
+                Self::Bye { reason, text: reader.rest_text(Field::Text) }
             }
+            Kind::ERROR => {
+                let reason = reason(reader);
+                Self::Error { reason, text: reader.rest_text(Field::Text) }
+            }
+            Kind::WELCOME => Self::Welcome(Welcome::decode(reader)),
+            Kind::CHALLENGE => Self::Challenge { nonce: reader.rest_array(Field::Nonce) },
             Kind::NAME => {
-                let handle = reader.varint16("handle")?;
-                let kind = NameKind::decode(&mut reader)?;
-                return Ok(Self::Name { handle, kind, name: utf8(reader.rest(), "name")? });
+                let handle = reader.varint16(Field::Handle);
+                let kind = NameKind::decode(reader);
+                Self::Name { handle, kind, name: reader.rest_text(Field::Name) }
             }
             Kind::REFUSED => {
-                let number = reader.u16("number of the frame")?;
-                let reason = reason(&mut reader)?;
-                let retry_after = reader.varint("retry-after")?;
-                return Ok(Self::Refused { number, reason, retry_after, text: utf8(reader.rest(), "text")? });
+                let number = reader.u16(Field::RefusedNumber);
+                let reason = reason(reader);
+                let retry_after = reader.varint(Field::RetryAfter);
+                Self::Refused { number, reason, retry_after, text: reader.rest_text(Field::Text) }
             }
-            Kind::RECEIPT => return Receipt::decode(body).map(Self::Receipt),
-            Kind::DELIVERY => return Delivery::decode(body).map(Self::Delivery),
-            Kind::MESSAGE => return Message::decode(body).map(Self::Message),
-            _ => return Err(Malformed { field: "kind" }),
+            Kind::RECEIPT => Self::Receipt(Receipt::decode(reader)),
+            Kind::DELIVERY => Self::Delivery(Delivery::decode(reader)),
+            Kind::MESSAGE => Self::Message(Message::decode(reader)),
+            _ => return Err(Malformed::UNKNOWN_KIND),
         };
-        reader.finish()?;
-        Ok(frame)
+        reader.finish(frame)
     }
 
     /// How many bytes [`encode`](Self::encode) writes.
@@ -330,21 +323,20 @@ impl<'a> Frame<'a> {
     /// How many bytes the body has, to be held against the receiver's limit.
     pub fn body_len(&self) -> usize {
         let mut counter = Writer::counting();
-        // Counting can't run out of space.
-        let _ = self.encode_body(&mut counter);
+        self.encode_body(&mut counter);
         counter.written()
     }
 
     /// Writes the frame at the start of `buffer` and says how many bytes it took.
     pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, NoSpace> {
         let mut writer = Writer::new(buffer);
-        writer.u8(self.kind().0)?;
-        writer.varint(self.body_len() as u32)?;
-        self.encode_body(&mut writer)?;
-        Ok(writer.written())
+        writer.u8(self.kind().0);
+        writer.varint(self.body_len() as u32);
+        self.encode_body(&mut writer);
+        writer.finish()
     }
 
-    fn encode_body(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
+    fn encode_body(&self, writer: &mut Writer<'_>) {
         match *self {
             Self::Welcome(welcome) => welcome.encode(writer),
             Self::Error { reason, text } => encode_reason(reason, text, writer),
@@ -359,8 +351,7 @@ impl<'a> Frame<'a> {
     /// [`body_len`](Self::body_len) for frames that a device sends.
     pub fn body_len_from_device(&self) -> usize {
         let mut counter = Writer::counting();
-        // Counting can't run out of space.
-        let _ = self.encode_body_from_device(&mut counter);
+        self.encode_body_from_device(&mut counter);
         counter.written()
     }
 
@@ -368,56 +359,56 @@ impl<'a> Frame<'a> {
     /// gateway get an empty body.
     pub fn encode_from_device(&self, buffer: &mut [u8]) -> Result<usize, NoSpace> {
         let mut writer = Writer::new(buffer);
-        writer.u8(self.kind().0)?;
-        writer.varint(self.body_len_from_device() as u32)?;
-        self.encode_body_from_device(&mut writer)?;
-        Ok(writer.written())
+        writer.u8(self.kind().0);
+        writer.varint(self.body_len_from_device() as u32);
+        self.encode_body_from_device(&mut writer);
+        writer.finish()
     }
 
-    fn encode_body_from_device(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
+    fn encode_body_from_device(&self, writer: &mut Writer<'_>) {
         match *self {
-            Self::Ping { token: None } | Self::Pong { clock: None } => Ok(()),
+            Self::Ping { token: None } | Self::Pong { clock: None } => {}
             Self::Ping { token: Some(token) } => writer.u32(token),
             Self::Pong { clock: Some((token, clock)) } => {
-                writer.u32(token)?;
-                writer.u64(clock)
+                writer.u32(token);
+                writer.u64(clock);
             }
             Self::Ack { frames } => writer.varint(frames),
             Self::Bye { reason, text } => encode_reason(reason, text, writer),
             Self::Hello(hello) => hello.encode(writer),
             Self::Proof { proof } => writer.bytes(proof),
             Self::Name { handle, kind, name } => {
-                writer.varint(handle.into())?;
-                writer.u8(kind as u8)?;
-                writer.bytes(name.as_bytes())
+                writer.varint(handle.into());
+                writer.u8(kind as u8);
+                writer.bytes(name.as_bytes());
             }
             Self::Join { group } | Self::Leave { group } => group.encode(writer),
             Self::Send(send) => send.encode(writer),
             Self::Publish(publish) => publish.encode(writer),
             Self::Subscribe { at_least_once, filter } => {
-                writer.u8(at_least_once.into())?;
-                writer.bytes(filter.as_bytes())
+                writer.u8(at_least_once.into());
+                writer.bytes(filter.as_bytes());
             }
             Self::Unsubscribe { filter } => writer.bytes(filter.as_bytes()),
             Self::Refused { number, reason, retry_after, text } => {
-                writer.u16(number)?;
-                writer.u8(reason.code())?;
-                writer.varint(retry_after)?;
-                writer.bytes(text.as_bytes())
+                writer.u16(number);
+                writer.u8(reason.code());
+                writer.varint(retry_after);
+                writer.bytes(text.as_bytes());
             }
-            _ => Ok(()),
+            _ => {}
         }
     }
 }
 
-fn encode_reason(reason: Reason, text: &str, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
-    writer.u8(reason.code())?;
-    writer.bytes(text.as_bytes())
+fn encode_reason(reason: Reason, text: &str, writer: &mut Writer<'_>) {
+    writer.u8(reason.code());
+    writer.bytes(text.as_bytes());
 }
 
 /// A number that this version doesn't know is taken for [`Reason::Internal`], so that reasons can be added.
-fn reason(reader: &mut Reader<'_>) -> Result<Reason, Malformed> {
-    Ok(Reason::from_code(reader.u8("reason")?).unwrap_or(Reason::Internal))
+fn reason(reader: &mut Reader<'_>) -> Reason {
+    Reason::from_code(reader.u8(Field::Reason)).unwrap_or(Reason::Internal)
 }
 
 fn varint_len(value: usize) -> usize {

@@ -2,7 +2,7 @@
 
 use crate::VERSION;
 use crate::frame::{Frame, Kind};
-use crate::wire::{Malformed, NoSpace, Reader, Writer, flag};
+use crate::wire::{Field, Malformed, NoSpace, Reader, Writer, flag};
 
 const MAGIC: &[u8; 2] = b"BG";
 
@@ -56,7 +56,7 @@ impl<'a> WillFrame<'a> {
     /// A will of kind SEND or PUBLISH with an encoded body; anything else is an error.
     pub fn new(kind: Kind, body: &'a [u8]) -> Result<Self, Malformed> {
         if !matches!(kind, Kind::SEND | Kind::PUBLISH) {
-            return Err(Malformed { field: "kind of the will" });
+            return Err(Malformed::WILL_KIND);
         }
         Frame::decode(kind, body)?;
         Ok(Self { kind, body })
@@ -67,11 +67,11 @@ impl<'a> WillFrame<'a> {
     pub fn encode(frame: &Frame<'_>, buffer: &'a mut [u8]) -> Result<Option<Self>, NoSpace> {
         let mut writer = Writer::new(buffer);
         match frame {
-            Frame::Send(send) => send.encode(&mut writer)?,
-            Frame::Publish(publish) => publish.encode(&mut writer)?,
+            Frame::Send(send) => send.encode(&mut writer),
+            Frame::Publish(publish) => publish.encode(&mut writer),
             _ => return Ok(None),
         }
-        let length = writer.written();
+        let length = writer.finish()?;
         Ok(Some(Self { kind: frame.kind(), body: &buffer[..length] }))
     }
 
@@ -87,12 +87,11 @@ const WILL: u8 = 1 << 1;
 impl<'a> Hello<'a> {
     /// Reads the body. Of a version other than [`VERSION`] nothing but the version is looked at, and the
     /// rest is empty.
-    pub(crate) fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(body);
-        if reader.take(MAGIC.len(), "magic")? != MAGIC {
-            return Err(Malformed { field: "magic" });
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Self {
+        if reader.take(MAGIC.len(), Field::Magic) != MAGIC {
+            reader.fail(Field::Magic);
         }
-        let version = reader.u8("version")?;
+        let version = reader.u8(Field::Version);
         let mut hello = Self {
             version,
             keep_alive: 0,
@@ -105,57 +104,58 @@ impl<'a> Hello<'a> {
             will: None,
         };
         if version != VERSION {
-            return Ok(hello);
+            reader.rest();
+            return hello;
         }
-        let flags = reader.u8("hello flags")?;
-        if flags & !(RESUME | WILL) != 0 {
-            return Err(Malformed { field: "reserved hello flags" });
-        }
-        hello.keep_alive = reader.u16("keep-alive")?;
-        hello.max_body = reader.u16("largest body")?;
-        hello.window = reader.varint16("window")?;
-        hello.names = reader.varint16("size of the name table")?;
-        hello.session_expiry = reader.varint("session expiry")?;
-        hello.client_id = reader.text("client id")?;
+        let flags = reader.u8(Field::HelloFlags);
+        reader.reserve(flags, RESUME | WILL, Field::HelloReserved);
+        hello.keep_alive = reader.u16(Field::KeepAlive);
+        hello.max_body = reader.u16(Field::LargestBody);
+        hello.window = reader.varint16(Field::Window);
+        hello.names = reader.varint16(Field::TableSize);
+        hello.session_expiry = reader.varint(Field::SessionExpiry);
+        hello.client_id = reader.text(Field::ClientId);
         if flags & RESUME != 0 {
             hello.resume = Some(Resume {
-                session: reader.u64("session")?,
-                received: reader.u32("received")?,
-                taken: reader.u32("taken")?,
-                acknowledged: reader.u32("acknowledged")?,
+                session: reader.u64(Field::Session),
+                received: reader.u32(Field::Received),
+                taken: reader.u32(Field::Taken),
+                acknowledged: reader.u32(Field::Acknowledged),
             });
         }
         if flags & WILL != 0 {
-            let kind = Kind(reader.u8("kind of the will")?);
-            let length = reader.varint("length of the will")? as usize;
-            hello.will = Some(WillFrame::new(kind, reader.take(length, "will")?)?);
+            let kind = Kind(reader.u8(Field::WillKind));
+            let length = reader.varint(Field::WillLength) as usize;
+            let body = reader.take(length, Field::Will);
+            match WillFrame::new(kind, body) {
+                Ok(will) => hello.will = Some(will),
+                Err(malformed) => reader.fail_as(malformed),
+            }
         }
-        reader.finish()?;
-        Ok(hello)
+        hello
     }
 
-    pub(crate) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
-        writer.bytes(MAGIC)?;
-        writer.u8(self.version)?;
-        writer.u8(flag(self.resume.is_some(), RESUME) | flag(self.will.is_some(), WILL))?;
-        writer.u16(self.keep_alive)?;
-        writer.u16(self.max_body)?;
-        writer.varint(self.window.into())?;
-        writer.varint(self.names.into())?;
-        writer.varint(self.session_expiry)?;
-        writer.text(self.client_id)?;
+    pub(crate) fn encode(&self, writer: &mut Writer<'_>) {
+        writer.bytes(MAGIC);
+        writer.u8(self.version);
+        writer.u8(flag(self.resume.is_some(), RESUME) | flag(self.will.is_some(), WILL));
+        writer.u16(self.keep_alive);
+        writer.u16(self.max_body);
+        writer.varint(self.window.into());
+        writer.varint(self.names.into());
+        writer.varint(self.session_expiry);
+        writer.text(self.client_id);
         if let Some(resume) = &self.resume {
-            writer.u64(resume.session)?;
-            writer.u32(resume.received)?;
-            writer.u32(resume.taken)?;
-            writer.u32(resume.acknowledged)?;
+            writer.u64(resume.session);
+            writer.u32(resume.received);
+            writer.u32(resume.taken);
+            writer.u32(resume.acknowledged);
         }
         if let Some(will) = &self.will {
-            writer.u8(will.kind.0)?;
-            writer.varint(will.body.len() as u32)?;
-            writer.bytes(will.body)?;
+            writer.u8(will.kind.0);
+            writer.varint(will.body.len() as u32);
+            writer.bytes(will.body);
         }
-        Ok(())
     }
 }
 
@@ -188,39 +188,34 @@ pub struct Welcome {
 const RESUMED: u8 = 1;
 
 impl Welcome {
-    pub(crate) fn decode(body: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(body);
-        let version = reader.u8("version")?;
-        let flags = reader.u8("welcome flags")?;
-        if flags & !RESUMED != 0 {
-            return Err(Malformed { field: "reserved welcome flags" });
-        }
-        let welcome = Self {
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Self {
+        let version = reader.u8(Field::Version);
+        let flags = reader.u8(Field::WelcomeFlags);
+        reader.reserve(flags, RESUMED, Field::WelcomeReserved);
+        Self {
             version,
             resumed: flags & RESUMED != 0,
-            keep_alive: reader.u16("keep-alive")?,
-            max_body: reader.u16("largest body")?,
-            window: reader.varint16("window")?,
-            names: reader.varint16("size of the name table")?,
-            session_expiry: reader.varint("session expiry")?,
-            session: reader.u64("session")?,
-            received: reader.u32("received")?,
-            clock: reader.u64("clock")?,
-        };
-        reader.finish()?;
-        Ok(welcome)
+            keep_alive: reader.u16(Field::KeepAlive),
+            max_body: reader.u16(Field::LargestBody),
+            window: reader.varint16(Field::Window),
+            names: reader.varint16(Field::TableSize),
+            session_expiry: reader.varint(Field::SessionExpiry),
+            session: reader.u64(Field::Session),
+            received: reader.u32(Field::Received),
+            clock: reader.u64(Field::Clock),
+        }
     }
 
-    pub(crate) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
-        writer.u8(self.version)?;
-        writer.u8(flag(self.resumed, RESUMED))?;
-        writer.u16(self.keep_alive)?;
-        writer.u16(self.max_body)?;
-        writer.varint(self.window.into())?;
-        writer.varint(self.names.into())?;
-        writer.varint(self.session_expiry)?;
-        writer.u64(self.session)?;
-        writer.u32(self.received)?;
-        writer.u64(self.clock)
+    pub(crate) fn encode(&self, writer: &mut Writer<'_>) {
+        writer.u8(self.version);
+        writer.u8(flag(self.resumed, RESUMED));
+        writer.u16(self.keep_alive);
+        writer.u16(self.max_body);
+        writer.varint(self.window.into());
+        writer.varint(self.names.into());
+        writer.varint(self.session_expiry);
+        writer.u64(self.session);
+        writer.u32(self.received);
+        writer.u64(self.clock);
     }
 }

@@ -6,7 +6,7 @@
 
 use core::num::NonZeroU16;
 
-use crate::wire::{Malformed, NoSpace, Reader, Writer};
+use crate::wire::{Field, Reader, Writer};
 use crate::{MAX_NAME, MAX_TOPIC};
 
 /// Whether `text` is a client id, group name or message id: 1-64 of `A-Z a-z 0-9 . _ : -` (S1, S2).
@@ -29,12 +29,15 @@ pub enum NameKind {
 }
 
 impl NameKind {
-    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        match reader.u8("kind of name")? {
-            1 => Ok(Self::Client),
-            2 => Ok(Self::Group),
-            3 => Ok(Self::Topic),
-            _ => Err(Malformed { field: "kind of name" }),
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Self {
+        match reader.u8(Field::NameKind) {
+            1 => Self::Client,
+            2 => Self::Group,
+            3 => Self::Topic,
+            _ => {
+                reader.fail(Field::NameKind);
+                Self::Topic
+            }
         }
     }
 }
@@ -42,7 +45,8 @@ impl NameKind {
 /// The handle of a NAME with this body, where it can be read, though the rest may be malformed: what the handle stood for
 /// before is gone then, too.
 pub fn announced_handle(body: &[u8]) -> Option<NonZeroU16> {
-    NonZeroU16::new(Reader::new(body).varint16("handle").ok()?)
+    // Zero, which is no handle, where it can't.
+    NonZeroU16::new(Reader::new(body).varint16(Field::Handle))
 }
 
 /// A name as it stands in a frame: a handle that was announced, or the name itself.
@@ -59,22 +63,23 @@ pub enum NameRef<'a> {
 }
 
 impl<'a> NameRef<'a> {
-    pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        match NonZeroU16::new(reader.varint16("handle")?) {
-            Some(handle) => Ok(Self::Handle(handle)),
-            None => match reader.text("inline name")? {
-                text if text.len() <= MAX_TOPIC => Ok(Self::Inline(text)),
-                _ => Err(Malformed { field: "inline name longer than 1024 bytes" }),
-            },
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Self {
+        if let Some(handle) = NonZeroU16::new(reader.varint16(Field::Handle)) {
+            return Self::Handle(handle);
         }
+        let text = reader.text(Field::InlineName);
+        if text.len() > MAX_TOPIC {
+            reader.fail(Field::InlineNameLong);
+        }
+        Self::Inline(text)
     }
 
-    pub(crate) fn encode(self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
+    pub(crate) fn encode(self, writer: &mut Writer<'_>) {
         match self {
             Self::Handle(handle) => writer.varint(handle.get().into()),
             Self::Inline(text) => {
-                writer.varint(0)?;
-                writer.text(text)
+                writer.varint(0);
+                writer.text(text);
             }
         }
     }
@@ -123,22 +128,25 @@ impl<'a> NameList<'a> {
         })
     }
 
-    pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        let count = reader.varint("length of a list")? as usize;
-        let before = reader.rest();
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Self {
+        let count = reader.varint(Field::ListLength) as usize;
+        let before = reader.peek();
         // Every entry is a byte or more, so a count beyond the frame fails within the frame.
         for _ in 0..count {
-            NameRef::decode(reader)?;
+            if !reader.is_good() {
+                break;
+            }
+            NameRef::decode(reader);
         }
-        let used = before.len() - reader.rest().len();
-        Ok(Self(Repr::Encoded { count, bytes: &before[..used] }))
+        let used = before.len() - reader.peek().len();
+        Self(Repr::Encoded { count, bytes: &before[..used] })
     }
 
-    pub(crate) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
-        writer.varint(self.len() as u32)?;
+    pub(crate) fn encode(&self, writer: &mut Writer<'_>) {
+        writer.varint(self.len() as u32);
         match self.0 {
             Repr::Encoded { bytes, .. } => writer.bytes(bytes),
-            Repr::Refs(refs) => refs.iter().try_for_each(|name| name.encode(writer)),
+            Repr::Refs(refs) => refs.iter().for_each(|name| name.encode(writer)),
         }
     }
 }
@@ -177,8 +185,9 @@ impl<'a> Iterator for NameListIter<'a> {
         match &mut self.0 {
             IterRepr::Encoded { left, reader } => {
                 *left = left.checked_sub(1)?;
+                let name = NameRef::decode(reader);
                 // Checked by `NameList::decode`; a failure would only end the list.
-                NameRef::decode(reader).ok()
+                reader.is_good().then_some(name)
             }
             IterRepr::Refs(refs) => refs.next().copied(),
         }

@@ -2,7 +2,7 @@
 
 use crate::name::NameRef;
 use crate::reason::Status;
-use crate::wire::{Malformed, NoSpace, Reader, Writer, flag};
+use crate::wire::{Field, Reader, Writer, flag};
 
 /// Recipients per status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,21 +33,21 @@ impl ReceiptCounts {
         self.0.iter().fold(0, |sum, &count| sum.saturating_add(count))
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let present = reader.u8("statuses present")?;
+    fn decode(reader: &mut Reader<'_>) -> Self {
+        let present = reader.u8(Field::StatusesPresent);
         let mut counts = Self::default();
-        for &status in Status::ALL {
-            if present & (1 << status.code()) != 0 {
-                counts.0[status as usize] = reader.varint("count of a status")?;
+        for (code, count) in counts.0.iter_mut().enumerate() {
+            if present & (1 << code) != 0 {
+                *count = reader.varint(Field::Count);
             }
         }
-        Ok(counts)
+        counts
     }
 
-    fn encode(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
+    fn encode(&self, writer: &mut Writer<'_>) {
         let with_count = || Status::ALL.iter().filter(|status| self.count(**status) > 0);
-        writer.u8(with_count().fold(0, |bits, status| bits | 1 << status.code()))?;
-        with_count().try_for_each(|&status| writer.varint(self.count(status)))
+        writer.u8(with_count().fold(0, |bits, status| bits | 1 << status.code()));
+        with_count().for_each(|&status| writer.varint(self.count(status)));
     }
 }
 
@@ -62,10 +62,13 @@ pub struct ReceiptEntry<'a> {
 }
 
 impl<'a> ReceiptEntry<'a> {
-    fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        let client = NameRef::decode(reader)?;
-        let status = Status::from_code(reader.u8("status")?).ok_or(Malformed { field: "status" })?;
-        Ok(Self { client, status })
+    fn decode(reader: &mut Reader<'a>) -> Self {
+        let client = NameRef::decode(reader);
+        let status = Status::from_code(reader.u8(Field::Status)).unwrap_or_else(|| {
+            reader.fail(Field::Status);
+            Status::Overflow
+        });
+        Self { client, status }
     }
 }
 
@@ -93,7 +96,14 @@ impl<'a> ReceiptEntries<'a> {
             Repr::Entries(entries) => (Reader::new(&[]), entries),
         };
         // Checked by `decode`; a failure would only end the list.
-        core::iter::from_fn(move || ReceiptEntry::decode(&mut encoded).ok()).chain(entries.iter().copied())
+        let next = move || {
+            if encoded.is_empty() {
+                return None;
+            }
+            let entry = ReceiptEntry::decode(&mut encoded);
+            encoded.is_good().then_some(entry)
+        };
+        core::iter::from_fn(next).chain(entries.iter().copied())
     }
 }
 
@@ -127,31 +137,29 @@ const MORE: u8 = 1 << 1;
 const DUPLICATE: u8 = 1 << 2;
 
 impl<'a> Receipt<'a> {
-    pub(crate) fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(body);
-        let number = reader.u16("number of the send")?;
-        let flags = reader.u8("receipt flags")?;
-        if flags & !(INTERIM | MORE | DUPLICATE) != 0 {
-            return Err(Malformed { field: "reserved receipt flags" });
-        }
-        let counts = ReceiptCounts::decode(&mut reader)?;
-        let entries = reader.rest();
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Self {
+        let number = reader.u16(Field::SendNumber);
+        let flags = reader.u8(Field::ReceiptFlags);
+        reader.reserve(flags, INTERIM | MORE | DUPLICATE, Field::ReceiptReserved);
+        let counts = ReceiptCounts::decode(reader);
+        let entries = reader.peek();
+        // Each takes two bytes or more, and a fault leaves none.
         while !reader.is_empty() {
-            ReceiptEntry::decode(&mut reader)?;
+            ReceiptEntry::decode(reader);
         }
         let (interim, more, duplicate) = (flags & INTERIM != 0, flags & MORE != 0, flags & DUPLICATE != 0);
-        Ok(Self { number, interim, more, duplicate, counts, entries: ReceiptEntries(Repr::Encoded(entries)) })
+        Self { number, interim, more, duplicate, counts, entries: ReceiptEntries(Repr::Encoded(entries)) }
     }
 
-    pub(crate) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
-        writer.u16(self.number)?;
-        writer.u8(flag(self.interim, INTERIM) | flag(self.more, MORE) | flag(self.duplicate, DUPLICATE))?;
-        self.counts.encode(writer)?;
+    pub(crate) fn encode(&self, writer: &mut Writer<'_>) {
+        writer.u16(self.number);
+        writer.u8(flag(self.interim, INTERIM) | flag(self.more, MORE) | flag(self.duplicate, DUPLICATE));
+        self.counts.encode(writer);
         match self.entries.0 {
             Repr::Encoded(bytes) => writer.bytes(bytes),
-            Repr::Entries(entries) => entries.iter().try_for_each(|entry| {
-                entry.client.encode(writer)?;
-                writer.u8(entry.status.code())
+            Repr::Entries(entries) => entries.iter().for_each(|entry| {
+                entry.client.encode(writer);
+                writer.u8(entry.status.code());
             }),
         }
     }

@@ -1,7 +1,7 @@
 //! Frames that carry something to others: SEND (a signal, S3-S9) and PUBLISH (a plain topic, T7).
 
 use crate::name::{NameList, NameRef};
-use crate::wire::{Malformed, NoSpace, Reader, Writer, flag};
+use crate::wire::{Field, Reader, Writer, flag};
 
 /// How a delivered signal was addressed (S3). A send with both lists is [`Mode::Only`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,12 +63,12 @@ impl ReceiptMode {
         }
     }
 
-    fn from_bits(bits: u8) -> Result<Self, Malformed> {
+    const fn from_bits(bits: u8) -> Option<Self> {
         match bits & 3 {
-            0 => Ok(Self::None),
-            1 => Ok(Self::Summary),
-            2 => Ok(Self::Each),
-            _ => Err(Malformed { field: "receipt mode" }),
+            0 => Some(Self::None),
+            1 => Some(Self::Summary),
+            2 => Some(Self::Each),
+            _ => None,
         }
     }
 }
@@ -129,41 +129,40 @@ impl<'a> Send<'a> {
         Self { target, ttl, receipt, store: false, echo: false, urgent: false, id, payload }
     }
 
-    pub(crate) fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(body);
-        let flags = reader.u8("send flags")?;
-        if flags & !(TO_CLIENT | ONLY | EXCEPT | TTL | ID | OPTIONS) != 0 {
-            return Err(Malformed { field: "reserved send flags" });
-        }
-        let name = NameRef::decode(&mut reader)?;
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Self {
+        let flags = reader.u8(Field::SendFlags);
+        reader.reserve(flags, TO_CLIENT | ONLY | EXCEPT | TTL | ID | OPTIONS, Field::SendReserved);
+        let name = NameRef::decode(reader);
         let target = if flags & TO_CLIENT == 0 {
-            let only = if flags & ONLY != 0 { Some(NameList::decode(&mut reader)?) } else { None };
-            let except = if flags & EXCEPT != 0 { Some(NameList::decode(&mut reader)?) } else { None };
+            let only = if flags & ONLY != 0 { Some(NameList::decode(reader)) } else { None };
+            let except = if flags & EXCEPT != 0 { Some(NameList::decode(reader)) } else { None };
             Target::Group { group: name, only, except }
-        } else if flags & (ONLY | EXCEPT) == 0 {
-            Target::Client(name)
         } else {
-            return Err(Malformed { field: "lists on a send to one client" });
+            reader.reserve(flags, !(ONLY | EXCEPT), Field::ListsToClient);
+            Target::Client(name)
         };
-        let ttl = if flags & TTL != 0 { Some(reader.varint("ttl")?) } else { None };
-        let id = if flags & ID != 0 { Some(reader.text("message id")?) } else { None };
-        let options = if flags & OPTIONS != 0 { reader.u8("send options")? } else { 0 };
-        if options & !(OPTION_RECEIPT | OPTION_STORE | OPTION_ECHO | OPTION_URGENT) != 0 {
-            return Err(Malformed { field: "reserved send options" });
-        }
-        Ok(Self {
+        let ttl = if flags & TTL != 0 { Some(reader.varint(Field::Ttl)) } else { None };
+        let id = if flags & ID != 0 { Some(reader.text(Field::MessageId)) } else { None };
+        let options = if flags & OPTIONS != 0 { reader.u8(Field::SendOptions) } else { 0 };
+        let known = OPTION_RECEIPT | OPTION_STORE | OPTION_ECHO | OPTION_URGENT;
+        reader.reserve(options, known, Field::SendOptionsReserved);
+        let receipt = ReceiptMode::from_bits(options).unwrap_or_else(|| {
+            reader.fail(Field::ReceiptMode);
+            ReceiptMode::None
+        });
+        Self {
             target,
             ttl,
-            receipt: ReceiptMode::from_bits(options)?,
+            receipt,
             store: options & OPTION_STORE != 0,
             echo: options & OPTION_ECHO != 0,
             urgent: options & OPTION_URGENT != 0,
             id,
             payload: reader.rest(),
-        })
+        }
     }
 
-    pub(crate) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
+    pub(crate) fn encode(&self, writer: &mut Writer<'_>) {
         let options = self.receipt as u8
             | flag(self.store, OPTION_STORE)
             | flag(self.echo, OPTION_ECHO)
@@ -177,16 +176,24 @@ impl<'a> Send<'a> {
             | flag(except.is_some(), EXCEPT)
             | flag(self.ttl.is_some(), TTL)
             | flag(self.id.is_some(), ID)
-            | flag(options != 0, OPTIONS))?;
-        name.encode(writer)?;
-        only.map_or(Ok(()), |list| list.encode(writer))?;
-        except.map_or(Ok(()), |list| list.encode(writer))?;
-        self.ttl.map_or(Ok(()), |ttl| writer.varint(ttl))?;
-        self.id.map_or(Ok(()), |id| writer.text(id))?;
-        if options != 0 {
-            writer.u8(options)?;
+            | flag(options != 0, OPTIONS));
+        name.encode(writer);
+        if let Some(list) = only {
+            list.encode(writer);
         }
-        writer.bytes(self.payload)
+        if let Some(list) = except {
+            list.encode(writer);
+        }
+        if let Some(ttl) = self.ttl {
+            writer.varint(ttl);
+        }
+        if let Some(id) = self.id {
+            writer.text(id);
+        }
+        if options != 0 {
+            writer.u8(options);
+        }
+        writer.bytes(self.payload);
     }
 }
 
@@ -207,20 +214,17 @@ pub(crate) const AT_LEAST_ONCE: u8 = 1;
 pub(crate) const RETAIN: u8 = 1 << 1;
 
 impl<'a> Publish<'a> {
-    pub(crate) fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(body);
-        let flags = reader.u8("publish flags")?;
-        if flags & !(AT_LEAST_ONCE | RETAIN) != 0 {
-            return Err(Malformed { field: "reserved publish flags" });
-        }
-        let topic = NameRef::decode(&mut reader)?;
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Self {
+        let flags = reader.u8(Field::PublishFlags);
+        reader.reserve(flags, AT_LEAST_ONCE | RETAIN, Field::PublishReserved);
+        let topic = NameRef::decode(reader);
         let (at_least_once, retain) = (flags & AT_LEAST_ONCE != 0, flags & RETAIN != 0);
-        Ok(Self { topic, at_least_once, retain, payload: reader.rest() })
+        Self { topic, at_least_once, retain, payload: reader.rest() }
     }
 
-    pub(crate) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), NoSpace> {
-        writer.u8(flag(self.at_least_once, AT_LEAST_ONCE) | flag(self.retain, RETAIN))?;
-        self.topic.encode(writer)?;
-        writer.bytes(self.payload)
+    pub(crate) fn encode(&self, writer: &mut Writer<'_>) {
+        writer.u8(flag(self.at_least_once, AT_LEAST_ONCE) | flag(self.retain, RETAIN));
+        self.topic.encode(writer);
+        writer.bytes(self.payload);
     }
 }

@@ -81,6 +81,7 @@ fn own_text(bytes: &[u8]) -> &str {
 impl<'a> Session<'a> {
     /// Takes received bytes and says how many. The rest, if any, must be given again when
     /// [`receive_room`](Self::receive_room) isn't 0.
+    #[inline(never)]
     pub fn handle_bytes(&mut self, now: u64, bytes: &[u8]) -> usize {
         if !self.listens() {
             return bytes.len();
@@ -148,6 +149,7 @@ impl<'a> Session<'a> {
     }
 
     /// Processes the frame, marks it as done with, or keeps it for its turn. A fault ends the connection.
+    #[inline(never)]
     fn look_at(
         &mut self,
         inbox: &mut Inbox<'a>,
@@ -175,7 +177,7 @@ impl<'a> Session<'a> {
                 inbox.keep(end);
                 return Ok(());
             }
-            Err(malformed) if malformed.field == "kind" => return Err(Reason::ProtocolError),
+            Err(malformed) if malformed.is_unknown_kind() => return Err(Reason::ProtocolError),
             Err(_) => return Err(Reason::Malformed),
         };
         // Shown again after a resume: its outcome is known already.

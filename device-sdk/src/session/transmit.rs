@@ -30,6 +30,7 @@ impl Out<'_> {
 impl Session<'_> {
     /// Writes what is to be sent now into `buffer`, which has [`CHUNK`](super::CHUNK) bytes or more, and says
     /// how many bytes; 0 when there is nothing.
+    #[inline(never)]
     pub fn poll_transmit(&mut self, now: u64, buffer: &mut [u8]) -> usize {
         let mut out = Out { buffer, length: 0 };
         if matches!(self.link, Link::Down | Link::Closing(_, None)) {

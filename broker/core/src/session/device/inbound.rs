@@ -149,7 +149,7 @@ impl DeviceSession {
             }
             _ if raw.kind.is_optional() => {}
             Ok(_) => self.bye(Reason::ProtocolError, "this kind of frame isn't allowed here"),
-            Err(malformed) if malformed.field == "kind" => {
+            Err(malformed) if malformed.is_unknown_kind() => {
                 self.bye(Reason::ProtocolError, "an unknown kind of frame");
             }
             Err(malformed) => self.bye(Reason::Malformed, &malformed.to_string()),
@@ -209,9 +209,9 @@ impl DeviceSession {
 
     /// What a numbered frame asks of the hub, if it asks anything.
     fn command<'i>(&mut self, raw: RawFrame<'i>, request: RequestId) -> Result<Option<Command<'i>>, Refusal> {
-        let frame = raw.decode().map_err(|malformed| match malformed.field {
-            "kind" => refusal(Reason::Unsupported, "an unknown kind of frame"),
-            _ => refusal(Reason::Malformed, malformed.to_string()),
+        let frame = raw.decode().map_err(|malformed| match malformed.is_unknown_kind() {
+            true => refusal(Reason::Unsupported, "an unknown kind of frame"),
+            false => refusal(Reason::Malformed, malformed.to_string()),
         });
         if raw.kind == Kind::NAME
             && frame.is_err()
