@@ -36,6 +36,9 @@ struct Options {
     /// Where the gateway keeps what lasts; without it nothing does, and it is never killed.
     #[arg(long)]
     data_dir: Option<PathBuf>,
+    /// Kill the gateway at every fault, and do nothing else; with a data directory
+    #[arg(long, requires = "data_dir")]
+    only_kills: bool,
     /// Settles sends and faults, though not when they come.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         fault_interval: options.fault_interval,
         shards: options.shards,
         data_dir: options.data_dir,
+        only_kills: options.only_kills,
         seed: options.seed,
     };
     let outcome = runtime.block_on(soak.run());

@@ -27,6 +27,8 @@ pub struct Harm {
     clients: Vec<mpsc::Sender<Fault>>,
     random: fastrand::Rng,
     kills: bool,
+    /// Nothing but that is done.
+    pub only_kills: bool,
     /// How often each was done.
     pub done: BTreeMap<&'static str, u64>,
     /// How long each start after a kill took until clients could connect.
@@ -44,7 +46,17 @@ impl Harm {
         kills: bool,
     ) -> Self {
         let random = fastrand::Rng::with_seed(seed ^ 0xFA17);
-        Self { gateway, setup, fleet, clients, random, kills, done: BTreeMap::new(), restarts: Vec::new() }
+        Self {
+            gateway,
+            setup,
+            fleet,
+            clients,
+            random,
+            kills,
+            only_kills: false,
+            done: BTreeMap::new(),
+            restarts: Vec::new(),
+        }
     }
 
     /// All faults so far.
@@ -55,6 +67,7 @@ impl Harm {
     /// The next fault, and whatever time it takes itself.
     pub async fn strike(&mut self) {
         let name = match self.random.usize(..100) {
+            _ if self.only_kills => self.kill().await,
             0..45 => self.cut(1),
             45..55 => self.cut(self.clients.len() / 5),
             55..70 => {

@@ -349,12 +349,15 @@ impl Ledger {
             return;
         }
         if send.delivered & bit != 0 {
+            // At least once: a gateway that was killed may not have written down that it had delivered it.
+            let over_restart = send.over_restart || send.run != self.run;
             let is_allowed = match send.kind {
                 Kind::PlainOnce => false,
-                Kind::Plain => is_repeat || send.resent,
+                Kind::Plain => is_repeat || send.resent || over_restart,
                 // Of the message ids of S12 only those of stored sends that were acknowledged are known after a restart; and
                 // those aren't sent again.
-                Kind::Signal | Kind::Stored => is_repeat || send.over_restart,
+                Kind::Stored => is_repeat || over_restart,
+                Kind::Signal => is_repeat || send.over_restart,
             };
             self.totals.repeated += 1;
             if !is_allowed {

@@ -53,6 +53,8 @@ pub struct Soak {
     pub shards: u16,
     /// Where the gateway keeps what lasts; none: it is never killed.
     pub data_dir: Option<PathBuf>,
+    /// The gateway is killed at every fault, and nothing else happens.
+    pub only_kills: bool,
     /// Settles sends and faults, though not when they come.
     pub seed: u64,
 }
@@ -104,6 +106,7 @@ impl Soak {
 
         let kills = self.data_dir.is_some();
         let mut harm = Harm::new(gateway, setup, fleet.clone(), clients, self.seed, kills);
+        harm.only_kills = kills && self.only_kills;
         fleet.borrow_mut().is_quiet = false;
         let started = Instant::now();
         let mut memory = Vec::new();

@@ -14,6 +14,7 @@ async fn a_fleet_under_faults_has_every_message_accounted_for() {
         fault_interval: 200,
         shards: 2,
         data_dir: None,
+        only_kills: false,
         seed: 7,
     };
     let outcome = soak.run().await;
