@@ -34,6 +34,8 @@ struct Waiting {
     /// How long the receipt may take from the acknowledgement, in milliseconds; `None` for ever.
     receipt_time: Option<u32>,
     receipt_until: u64,
+    /// The session is over, and no further receipt comes.
+    is_over: bool,
     collected: Receipt,
     waker: Option<Waker>,
 }
@@ -72,6 +74,15 @@ pub(super) enum ReceiptWish {
 }
 
 impl Waiting {
+    /// Whether a receipt may still come: the one that ends an interim one that nobody took yet replaces it.
+    fn awaits_receipt(&self) -> bool {
+        match self.receipt {
+            ReceiptState::Waiting => true,
+            ReceiptState::Complete => self.collected.interim,
+            ReceiptState::NotAsked | ReceiptState::Lost => false,
+        }
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -116,6 +127,7 @@ impl<'a> Outcomes<'a> {
             receipt,
             receipt_time,
             receipt_until: NEVER,
+            is_over: false,
             collected: Receipt::default(),
             waker: None,
         });
@@ -159,7 +171,7 @@ impl<'a> Outcomes<'a> {
     pub(super) fn awaiting_receipt(&self, number: u16) -> Option<u8> {
         let waits = |send: &Waiting| {
             send.number as u16 == number
-                && send.receipt == ReceiptState::Waiting
+                && send.awaits_receipt()
                 && !matches!(send.ack, Ack::Failed(_))
         };
         self.slots.iter().position(|slot| slot.0.as_ref().is_some_and(waits)).map(|index| index as u8)
@@ -188,9 +200,7 @@ impl<'a> Outcomes<'a> {
         send.collected.counts = part.counts;
         send.collected.interim = part.interim;
         send.collected.duplicate = part.duplicate;
-        if !part.more {
-            send.receipt = ReceiptState::Complete;
-        }
+        send.receipt = if part.more { ReceiptState::Waiting } else { ReceiptState::Complete };
         send.wake();
     }
 
@@ -222,6 +232,7 @@ impl<'a> Outcomes<'a> {
                 Ack::Waiting => send.ack = Ack::Failed(SendError::NotSent),
                 Ack::Accepted | Ack::Failed(_) => {}
             }
+            send.is_over = true;
             if send.receipt == ReceiptState::Waiting {
                 send.receipt = ReceiptState::Lost;
             }
@@ -263,7 +274,8 @@ impl<'a> Outcomes<'a> {
             (Ack::Failed(error), _) => Some(Err(error)),
             (_, ReceiptState::Complete) => {
                 let receipt = send.collected;
-                send.receipt = if receipt.interim { ReceiptState::Waiting } else { ReceiptState::Lost };
+                let follows = receipt.interim && !send.is_over;
+                send.receipt = if follows { ReceiptState::Waiting } else { ReceiptState::Lost };
                 // The second one comes when the last stored copy has ended.
                 send.receipt_until = NEVER;
                 send.receipt_time = None;

@@ -96,6 +96,20 @@ fn an_interim_receipt_is_followed_by_the_one_that_ends_it() {
 }
 
 #[test]
+fn an_interim_receipt_that_nobody_took_gives_way_to_the_one_that_ends_it() {
+    let mut script = Script::online();
+    let slot = script.send(Target::group("floor3"), &SendOptions { store: true, ..EACH }).unwrap();
+    script.bytes();
+    script.gateway(&Frame::Ack { frames: 2 });
+    let queued = counts(&[(At::Queued, 1)]);
+    script.gateway(&Frame::Receipt(Receipt { interim: true, ..receipt(1, queued, &[]) }));
+    script.gateway(&Frame::Receipt(receipt(1, counts(&[(At::Delivered, 1)]), &[])));
+    let receipt = script.device.poll_receipt(slot).unwrap().unwrap();
+    assert_eq!((receipt.counts, receipt.interim), (counts(&[(At::Delivered, 1)]), false));
+    assert_eq!(script.device.poll_receipt(slot), Some(Err(SendError::NoReceipt)));
+}
+
+#[test]
 fn a_receipt_that_does_not_come_is_given_up_after_the_ttl() {
     let mut script = Script::online();
     let slot = script.send(Target::group("g"), &SendOptions { ttl: Some(1000), ..EACH }).unwrap();
