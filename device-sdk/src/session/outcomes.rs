@@ -170,9 +170,7 @@ impl<'a> Outcomes<'a> {
     /// Somebody's place who waits for the receipt of this send.
     pub(super) fn awaiting_receipt(&self, number: u16) -> Option<u8> {
         let waits = |send: &Waiting| {
-            send.number as u16 == number
-                && send.awaits_receipt()
-                && !matches!(send.ack, Ack::Failed(_))
+            send.number as u16 == number && send.awaits_receipt() && !matches!(send.ack, Ack::Failed(_))
         };
         self.slots.iter().position(|slot| slot.0.as_ref().is_some_and(waits)).map(|index| index as u8)
     }

@@ -641,6 +641,8 @@ impl Shard {
         }
     }
 
+    // Inlined like what a signal passes through below: the calls are a tenth of the instructions of a delivery.
+    #[inline(always)]
     fn execute(&mut self, key: ConnectionKey, command: Command<'_>, now: Instant) {
         match command {
             Command::Connect(request) => self.connect(key, *request, now),

@@ -36,6 +36,7 @@ struct Lane {
 impl Park {
     /// Takes a token, or says in how many milliseconds there may be one. What waits goes first, so that the order
     /// stays (S11).
+    #[inline(always)]
     pub(super) fn admit(&mut self, urgent: bool, limits: &Limits, now: Instant) -> Result<(), u32> {
         let rate = rate(urgent, limits);
         let lane = self.0.get_or_insert_with(|| Box::new(Used::new(limits, now))).lane(urgent);

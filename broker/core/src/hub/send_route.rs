@@ -88,6 +88,7 @@ impl Shard {
         Some(result)
     }
 
+    #[inline(always)]
     fn is_current_send(&self, route: &SendRoute, addressed: &Rc<Addressed>) -> bool {
         Rc::ptr_eq(&route.addressed, addressed)
             && route.changes == self.population()
@@ -286,6 +287,7 @@ impl Shard {
         }
     }
 
+    #[inline(always)]
     fn send_by(
         &mut self,
         route: &SendRoute,
