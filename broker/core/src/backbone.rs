@@ -11,7 +11,7 @@ mod batch;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::hub::{ModerationKey, PublishKey, SendKey};
+use crate::hub::{AwaitedPublish, ModerationKey, PublishKey, SendKey};
 use crate::model::{
     ClientId, GroupName, Identity, Instant, Message, MessageView, ModerationRequest, Reason, ReceiptCounts,
     ReceiptMode, Refusal, Status, Target,
@@ -48,8 +48,10 @@ pub enum PeerMessage {
         message: Arc<Message>,
         /// What settles which of two stays.
         version: RetainedVersion,
-        /// Whom it is answered for; null if nobody waits.
-        publish: PublishKey,
+        /// Whom it is answered for.
+        publish: AwaitedPublish,
+        /// Your subscribers haven't got it yet.
+        deliver: bool,
     },
     /// The message of this publish is kept, wherever it has to be.
     Kept {
@@ -87,8 +89,8 @@ pub enum PeerMessage {
         share: Arc<str>,
         /// The message.
         message: Arc<Message>,
-        /// Whom it is answered for; null if nobody waits.
-        publish: PublishKey,
+        /// Whom it is answered for.
+        publish: AwaitedPublish,
     },
     /// So many members of a share are connected to me.
     ShareMembers {
@@ -219,14 +221,14 @@ pub trait Backbone {
     fn forward(&mut self, peer: ShardIndex, message: PeerMessage);
 
     /// As [`forward`](Self::forward), for a message to a plain topic.
-    /// `publish`: whom it is answered for; null if nobody waits.
+    /// `publish`: whom it is answered for.
     fn forward_publish(
         &mut self,
         peer: ShardIndex,
         message: &MessageView<'_>,
         topic: &str,
         publisher: &str,
-        publish: PublishKey,
+        publish: AwaitedPublish,
     );
 
     /// As [`forward`](Self::forward), for a signal of which no receipt is wanted, and that isn't urgent.
@@ -330,7 +332,7 @@ impl Backbone for Fifos {
         message: &MessageView<'_>,
         topic: &str,
         publisher: &str,
-        publish: PublishKey,
+        publish: AwaitedPublish,
     ) {
         if let Some(fifo) = self.peers.get_mut(usize::from(peer)) {
             fifo.normal.push_publish(message, topic, publisher, publish);

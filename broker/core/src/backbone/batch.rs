@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{PeerMessage, Share};
-use crate::hub::{PublishKey, SendKey};
+use crate::hub::{AwaitedPublish, SendKey};
 use crate::model::{AsSent, ClientId, Instant, MessageView, OriginView, QoS, Target};
 
 /// Room in bytes and messages that is kept of an empty batch.
@@ -66,8 +66,8 @@ pub struct CopiedPublish {
     message: CopiedMessage,
     topic: Range<u32>,
     publisher: Range<u32>,
-    /// Whom it is answered for; null if nobody waits.
-    pub publish: PublishKey,
+    /// Whom it is answered for.
+    pub publish: AwaitedPublish,
 }
 
 /// A signal copied to a batch: without receipt, and not urgent.
@@ -105,7 +105,7 @@ impl PeerBatch {
         message: &MessageView<'_>,
         topic: &str,
         publisher: &str,
-        publish: PublishKey,
+        publish: AwaitedPublish,
     ) {
         let copied = &mut self.copied;
         let (topic, publisher) = match copied.last.clone() {

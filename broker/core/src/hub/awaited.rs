@@ -1,20 +1,26 @@
 //! Publishes whose acknowledgement waits: until every shard retains them, and until what lasts of them is committed.
 
+use std::num::NonZeroU16;
+
 use super::outbox::{AfterCommit, Kept, Mark};
+use super::parts::{AwaitedPublish, Parts};
 use super::publish::Published;
 use super::{ConnectionKey, PublishKey, Shard};
-use crate::model::{Instant, QoS, Reason, Refusal, Reply, RequestId};
+use crate::model::{Instant, MessageView, QoS, Reason, Refusal, Reply, RequestId};
 use crate::store::{RecordKind, StoreOperation};
 
 /// A publish that isn't acknowledged yet.
 pub(super) struct WaitingPublish {
     /// Where its publisher's session began.
-    key: ConnectionKey,
+    pub(super) key: ConnectionKey,
     request: RequestId,
     /// How many answers are missing; one more while it is being given out.
     awaited: usize,
     /// Something that should last couldn't be kept.
     failed: bool,
+    /// Of QoS 2: who has a part in it.
+    pub(super) parts: Option<Box<Parts>>,
+    received: Option<NonZeroU16>,
 }
 
 impl Shard {
@@ -24,14 +30,17 @@ impl Shard {
         waits: Option<(ConnectionKey, RequestId)>,
         qos: QoS,
         retain: bool,
-    ) -> PublishKey {
+    ) -> AwaitedPublish {
         let may_last = self.store.is_durable() && qos != QoS::AtMostOnce;
         match waits {
             Some((key, request)) if may_last || retain => {
+                let received = self.noted_packet_id(key, request, qos);
                 let key = self.origin(key);
-                self.publishes.insert(WaitingPublish { key, request, awaited: 1, failed: false })
+                let waiting =
+                    WaitingPublish { key, request, awaited: 1, failed: false, parts: None, received };
+                AwaitedPublish { key: self.publishes.insert(waiting), received }
             }
-            _ => PublishKey::default(),
+            _ => AwaitedPublish::default(),
         }
     }
 
@@ -43,23 +52,28 @@ impl Shard {
     }
 
     /// It is given out; what was done since `mark` may have to be committed.
-    pub(super) fn publish_given_out(&mut self, publish: PublishKey, qos: QoS, mark: Mark) -> Published {
+    pub(super) fn publish_given_out(
+        &mut self,
+        AwaitedPublish { key: publish, received }: AwaitedPublish,
+        message: &MessageView<'_>,
+        mark: Mark,
+    ) -> Published {
         let Some(waiting) = self.publishes.get_mut(publish) else { return Published::Done };
-        match self.store.since(mark) {
-            Kept::Nothing if qos != QoS::ExactlyOnce => waiting.awaited -= 1,
-            Kept::Not => {
+        match (self.store.since(mark), received) {
+            (Kept::Not, _) => {
                 waiting.failed = true;
                 waiting.awaited -= 1;
             }
-            Kept::Nothing | Kept::WhenCommitted => {
-                let (key, request) = (waiting.key, waiting.request);
-                self.note_received(key, request, qos);
-                if self.store.since(mark) == Kept::Nothing {
-                    self.lower(publish);
-                } else {
-                    self.store.after(AfterCommit::Publish(publish));
+            (Kept::Nothing, None) => waiting.awaited -= 1,
+            (Kept::WhenCommitted, None) => self.store.after(AfterCommit::Publish(publish)),
+            // Other shards are to answer: when they have, all of it is noted as received.
+            (kept, Some(id)) if waiting.awaited > 1 => {
+                waiting.awaited -= 1;
+                if kept == Kept::WhenCommitted {
+                    self.note_own_parts(publish, id, message);
                 }
             }
+            (_, Some(id)) => self.note_received(publish, id),
         }
         match self.publishes.get(publish) {
             Some(waiting) if waiting.awaited == 0 => {
@@ -71,14 +85,11 @@ impl Shard {
         }
     }
 
-    fn lower(&mut self, publish: PublishKey) {
-        if let Some(waiting) = self.publishes.get_mut(publish) {
-            waiting.awaited -= 1;
-        }
-    }
-
     /// It is refused; answers that may still come find nobody.
     pub(super) fn forget_publish(&mut self, publish: PublishKey) {
+        if let Some(id) = self.publishes.get(publish).and_then(|waiting| waiting.received) {
+            self.forget_parts_of(publish, id);
+        }
         self.publishes.remove(publish);
     }
 
@@ -89,6 +100,13 @@ impl Shard {
         waiting.awaited -= 1;
         if waiting.awaited > 0 {
             return;
+        }
+        if let Some(id) = waiting.received.take() {
+            if !waiting.failed && waiting.parts.is_some() {
+                waiting.awaited = 1;
+                return self.note_received(publish, id);
+            }
+            self.forget_parts_of(publish, id);
         }
         let Some(WaitingPublish { key, request, failed, .. }) = self.publishes.remove(publish) else {
             return;
@@ -109,21 +127,34 @@ impl Shard {
         self.reply(key, Reply::NotKept(request, refusal), now);
     }
 
-    /// Remembers that a QoS 2 publish was taken, so that its repetition is none after a restart either.
-    fn note_received(&mut self, key: ConnectionKey, request: RequestId, qos: QoS) {
-        let Some(client) = self.clients.get(self.current(key)) else { return };
-        let (Some(identity), true, QoS::ExactlyOnce) = (&client.identity, client.stored, qos) else { return };
-        self.store.push(StoreOperation::PutRecord {
-            kind: RecordKind::Received,
-            owner: identity.as_str().into(),
-            key: request.0.to_string().into(),
-            value: "{}".to_owned(),
-            expires: None,
-        });
+    /// Remembers that a QoS 2 publish was received by all, so that its repetition is none after a restart either. It is
+    /// acknowledged when that is committed.
+    fn note_received(&mut self, publish: PublishKey, id: NonZeroU16) {
+        let Some(waiting) = self.publishes.get_mut(publish) else { return };
+        waiting.received = None;
+        let origin = waiting.key;
+        self.forget_parts_of(publish, id);
+        let client = self.clients.get(self.current(origin)).filter(|client| client.stored);
+        if let Some(identity) = client.and_then(|client| client.identity.clone()) {
+            self.store.push(StoreOperation::PutRecord {
+                kind: RecordKind::Received,
+                owner: identity.as_str().into(),
+                key: id.to_string().into(),
+                value: "{}".to_owned(),
+                expires: None,
+            });
+        }
+        self.store.after(AfterCommit::Publish(publish));
+    }
+
+    fn forget_parts_of(&mut self, publish: PublishKey, id: NonZeroU16) {
+        if let Some(parts) = self.publishes.get_mut(publish).and_then(|waiting| waiting.parts.take()) {
+            self.forget_parts(id, &parts);
+        }
     }
 
     /// A client releases the packet identifier of a QoS 2 publish.
-    pub(super) fn release(&mut self, key: ConnectionKey, id: std::num::NonZeroU16, now: Instant) {
+    pub(super) fn release(&mut self, key: ConnectionKey, id: NonZeroU16, now: Instant) {
         let owner = self.clients.get(key).and_then(|client| client.identity.clone());
         if let Some(owner) = owner {
             self.store.push(StoreOperation::RemoveRecord {

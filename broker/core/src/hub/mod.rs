@@ -21,6 +21,7 @@ mod message_ids;
 mod moderation;
 mod outbox;
 mod park;
+mod parts;
 mod publish;
 mod queues;
 mod rate;
@@ -40,6 +41,7 @@ pub mod topic_tree;
 mod watched;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use slotmap::{DefaultKey, SlotMap};
@@ -48,6 +50,7 @@ pub use crate::backbone::{PeerBatch, owner};
 pub use asked::{AuthenticationRequest, Judgement};
 pub use counters::{Counters, EachNumber};
 pub use credentials::{Credentials, SecretEntry};
+pub use parts::AwaitedPublish;
 pub use scram::SCRAM_SHA_256;
 
 use crate::backbone::{Backbone, Copied, Fifos, PeerMessage, ShardIndex};
@@ -67,6 +70,7 @@ use message_ids::MessageIds;
 use moderation::{AskedModeration, Moderations};
 use outbox::Outbox;
 use park::Park;
+use parts::HadParts;
 use publish::Route;
 use queues::Queues;
 use receipts::Tracker;
@@ -304,6 +308,8 @@ pub struct Shard {
     shared_topics: TopicTree<ShareId, ()>,
     retained: Retained,
     publishes: SlotMap<PublishKey, WaitingPublish>,
+    /// Parts of publishes that were had before the gateway was started, by publisher.
+    had_parts: Map<Identity, Map<NonZeroU16, HadParts>>,
     sends: SlotMap<SendKey, InFlight>,
     trackers: SlotMap<DefaultKey, Tracker>,
     message_ids: MessageIds,
@@ -368,6 +374,7 @@ impl Shard {
             shared_topics: TopicTree::default(),
             retained: Retained::default(),
             publishes: SlotMap::with_key(),
+            had_parts: Map::default(),
             sends: SlotMap::with_key(),
             trackers: SlotMap::new(),
             message_ids: MessageIds::default(),
@@ -468,16 +475,21 @@ impl Shard {
                 let mark = self.store.mark();
                 let (view, publisher) = copied.publish(&publish);
                 self.deliver_publish(view, publisher, now);
-                self.answer_when_kept(mark, from, publish.publish);
+                self.note_part_since(mark, publish.publish, publisher, None, &view);
+                self.answer_when_kept(mark, from, publish.publish.key);
             }
-            PeerMessage::Retain { message, version, publish } => {
-                self.handle_retain(from, &message, version, publish, now);
+            PeerMessage::Retain { message, version, publish, deliver } => {
+                let mark = self.store.mark();
+                self.handle_retain(&message, version, deliver, now);
+                self.note_part_of(mark, publish, None, &message);
+                self.answer_when_kept(mark, from, publish.key);
             }
             PeerMessage::Kept { publish, kept } => self.handle_kept(publish, kept, now),
             PeerMessage::Shared { share, message, publish } => {
                 let mark = self.store.mark();
                 self.handle_shared(&share, &message, now);
-                self.answer_when_kept(mark, from, publish);
+                self.note_part_of(mark, publish, Some(&share), &message);
+                self.answer_when_kept(mark, from, publish.key);
             }
             PeerMessage::ShareMembers { share, connected } => {
                 self.handle_share_members(from, &share, connected);

@@ -7,7 +7,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{ConnectionKey, PublishKey, Shard, Who};
+use super::parts::{AwaitedPublish, Part, part_of};
+use super::{ConnectionKey, Shard, Who};
 use crate::backbone::{Backbone, ShardIndex};
 use crate::model::{
     About, Delivery, Identity, Instant, Map, Message, MessageView, Origin, OriginView, Outgoing, Publication,
@@ -45,7 +46,9 @@ pub(super) struct Posting<'a> {
     /// The message for itself, once it has to wait somewhere.
     outgoing: Option<Rc<Outgoing>>,
     /// Its acknowledgement, if that waits for others; else null.
-    publish: PublishKey,
+    publish: AwaitedPublish,
+    /// Parts of it that were had before the gateway was started.
+    had: &'a [Part],
 }
 
 /// Who published it.
@@ -62,7 +65,13 @@ enum Publisher<'a> {
 impl<'a> Posting<'a> {
     /// A signal.
     pub(super) fn of_signal(view: MessageView<'a>) -> Self {
-        Self { view, publisher: Publisher::InSignal, outgoing: None, publish: PublishKey::default() }
+        Self {
+            view,
+            publisher: Publisher::InSignal,
+            outgoing: None,
+            publish: AwaitedPublish::default(),
+            had: &[],
+        }
     }
 }
 
@@ -112,7 +121,9 @@ impl Shard {
         let waits = request.map(|request| (key, request));
         let publish = self.await_publish(waits, publication.qos, publication.retain);
         let view = publication.view();
-        let posting = Posting { view, publisher: Publisher::Here(key), outgoing: None, publish };
+        let had = if self.had_parts.is_empty() { None } else { self.take_had_parts(publish) };
+        let had = had.as_ref().map_or(&[] as &[_], |had| had.of(&view));
+        let posting = Posting { view, publisher: Publisher::Here(key), outgoing: None, publish, had };
         let result = self.publish_along(&route, posting, now);
         if let Some(client) = self.clients.get_mut(key) {
             client.route = Some(route);
@@ -174,17 +185,18 @@ impl Shard {
         let mut posting = posting;
         let mark = self.store.mark();
         if let Err(refusal) = self.forward_publish(&route.peers, &mut posting, now) {
-            self.forget_publish(posting.publish);
+            self.forget_publish(posting.publish.key);
             return Err(refusal);
         }
         match &route.subscribers {
+            _ if self.was_had(posting.had, self.index) => {}
             Some(few) => self.post_to(&mut posting, few, now),
             None => self.post(&mut posting, now),
         }
         if route.has_shares {
             self.share_posting(&mut posting, now);
         }
-        Ok(self.publish_given_out(posting.publish, posting.view.qos, mark))
+        Ok(self.publish_given_out(posting.publish, &posting.view, mark))
     }
 
     /// Gives a message to these clients.
@@ -212,7 +224,7 @@ impl Shard {
             && let OriginView::Topic { topic, .. } = posting.view.origin
         {
             let message = self.outgoing(posting).message.clone();
-            self.share_out(topic, &message, posting.publish, now);
+            self.share_out(topic, &message, posting.publish, posting.had, now);
         }
     }
 
@@ -234,7 +246,8 @@ impl Shard {
             view: message.view(),
             publisher: Publisher::Known(&publisher.identity),
             outgoing: None,
-            publish: PublishKey::default(),
+            publish: AwaitedPublish::default(),
+            had: &[],
         };
         self.forward_publish(&peers, &mut posting, now)?;
         self.post(&mut posting, now);
@@ -256,7 +269,7 @@ impl Shard {
         if let Err(refusal) = self.check_retained(&message) {
             return self.counters.count_refusal(refusal.reason);
         }
-        self.retain(&message, PublishKey::default(), now);
+        self.retain(&message, AwaitedPublish::default(), &[], now);
         self.deliver_retained(&message, now);
     }
 
@@ -267,9 +280,9 @@ impl Shard {
             Some(route) if self.is_current(&route, topic) => route,
             _ => Box::new(self.route_to(topic, None, Box::default())),
         };
-        let publish = PublishKey::default();
-        let mut posting =
-            Posting { view, publisher: Publisher::Elsewhere(publisher), outgoing: None, publish };
+        let publisher = Publisher::Elsewhere(publisher);
+        let publish = AwaitedPublish::default();
+        let mut posting = Posting { view, publisher, outgoing: None, publish, had: &[] };
         match &route.subscribers {
             Some(few) => self.post_to(&mut posting, few, now),
             None => self.post(&mut posting, now),
@@ -281,8 +294,9 @@ impl Shard {
     pub(super) fn deliver_retained(&mut self, message: &Arc<Message>, now: Instant) {
         let Origin::Topic { publisher, .. } = &message.origin else { return };
         let outgoing = Some(Outgoing::new(message.clone()));
-        let (view, publish) = (message.view(), PublishKey::default());
-        let mut posting = Posting { view, publisher: Publisher::Known(publisher), outgoing, publish };
+        let (view, publish) = (message.view(), AwaitedPublish::default());
+        let publisher = Publisher::Known(publisher);
+        let mut posting = Posting { view, publisher, outgoing, publish, had: &[] };
         self.post(&mut posting, now);
     }
 
@@ -314,7 +328,7 @@ impl Shard {
                 return Ok(());
             }
             self.counters.publishes += 1;
-            self.retain(&message, posting.publish, now);
+            self.retain(&message, posting.publish, posting.had, now);
             return Ok(());
         }
         if peers.iter().any(|&peer| !self.backbone.has_room(peer)) {
@@ -331,11 +345,18 @@ impl Shard {
             };
             let publisher = publisher.map_or("", Identity::as_str);
             let publish = posting.publish;
+            let shards = self.backbone.shards();
+            let had = posting.had;
             for &peer in peers {
-                self.backbone.forward_publish(peer, &posting.view, topic, publisher, publish);
+                if had.is_empty() || !had.contains(&part_of(peer, shards)) {
+                    self.backbone.forward_publish(peer, &posting.view, topic, publisher, publish);
+                }
             }
-            for _ in peers {
-                self.await_peer(publish);
+            for &peer in peers {
+                if !self.was_had(had, peer) {
+                    self.await_peer(publish.key);
+                    self.expect_part(publish, |shard| shard.part_of(peer));
+                }
             }
         }
         Ok(())

@@ -106,7 +106,10 @@ impl Shard {
         let restored = match kind {
             RecordKind::Session => self.restore_session(owner, value, now),
             RecordKind::Subscription => self.restore_subscription(owner, key, value),
-            RecordKind::Received => self.restore_received(owner, key),
+            RecordKind::Received => match key.split_once(' ') {
+                Some((id, part)) => self.restore_part(owner, id, part, value),
+                None => self.restore_received(owner, key),
+            },
             RecordKind::MessageId => match serde_json::from_str(value) {
                 Ok(kept) => self.restore_message_id(owner, key, &kept, expires),
                 Err(_) => None,

@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::parts::{AwaitedPublish, Part};
 use super::timers::Timer;
-use super::{ConnectionKey, PublishKey, Shard};
+use super::{ConnectionKey, Shard};
 use crate::backbone::{Backbone, PeerMessage, RetainedVersion, ShardIndex};
 use crate::model::{Delivery, Instant, Message, Origin, Outgoing, Reason, Reception, Refusal};
 use crate::store::StoreOperation;
@@ -283,8 +284,14 @@ impl Shard {
     }
 
     /// Retains an accepted message here and on every other shard, each of which also delivers it to its
-    /// subscribers. `publish`: who waits for them.
-    pub(super) fn retain(&mut self, message: &Arc<Message>, publish: PublishKey, now: Instant) {
+    /// subscribers, but those that `had` it before. `publish`: who waits for them.
+    pub(super) fn retain(
+        &mut self,
+        message: &Arc<Message>,
+        publish: AwaitedPublish,
+        had: &[Part],
+        now: Instant,
+    ) {
         let version = self.retained.next_version(self.index);
         self.keep_retained(message, version, now);
         // What the gateway publishes in its own name is as old as the gateway.
@@ -293,8 +300,11 @@ impl Shard {
         }
         let own = self.index;
         for peer in (0..self.backbone.shards()).filter(|&peer| peer != own) {
-            self.await_peer(publish);
-            self.backbone.forward(peer, PeerMessage::Retain { message: message.clone(), version, publish });
+            self.await_peer(publish.key);
+            self.expect_part(publish, |shard| shard.part_of(peer));
+            let deliver = !self.was_had(had, peer);
+            let message = message.clone();
+            self.backbone.forward(peer, PeerMessage::Retain { message, version, publish, deliver });
         }
     }
 
@@ -314,16 +324,15 @@ impl Shard {
     /// Another shard's retained publish.
     pub(super) fn handle_retain(
         &mut self,
-        from: ShardIndex,
         message: &Arc<Message>,
         version: RetainedVersion,
-        publish: PublishKey,
+        deliver: bool,
         now: Instant,
     ) {
-        let mark = self.store.mark();
         self.keep_retained(message, version, now);
-        self.deliver_retained(message, now);
-        self.answer_when_kept(mark, from, publish);
+        if deliver {
+            self.deliver_retained(message, now);
+        }
     }
 
     /// What the store kept is retained here, as it is on every shard.

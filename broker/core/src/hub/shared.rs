@@ -8,7 +8,8 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{ConnectionKey, PublishKey, Shard};
+use super::parts::{AwaitedPublish, Part};
+use super::{ConnectionKey, Shard};
 use crate::backbone::{Backbone, PeerMessage, ShardIndex};
 use crate::model::{Delivery, Instant, Map, Message, Outgoing, ReceiptSlot, Reception, ShareId, Status};
 use crate::mqtt::topic;
@@ -221,13 +222,19 @@ impl Shard {
         &mut self,
         topic: &str,
         message: &Arc<Message>,
-        publish: PublishKey,
+        publish: AwaitedPublish,
+        had: &[Part],
         now: Instant,
     ) {
         let mut matching = Vec::new();
         self.shared_topics.for_each_match(topic, &mut |&id, ()| matching.push(id));
         let outgoing = Outgoing::new(message.clone());
         for id in matching {
+            if !had.is_empty()
+                && self.shares.text_of(id).is_some_and(|text| had.iter().any(|had| **had == *text))
+            {
+                continue;
+            }
             self.share_one(id, &outgoing, publish, now);
         }
     }
@@ -240,23 +247,32 @@ impl Shard {
         }
         match delivery.share.filter(|share| self.shares.by_id.contains_key(share)) {
             Some(_) if delivery.is_expired(now) => self.drop_delivery(&delivery, Status::Expired, now),
-            Some(share) => self.share_one(share, &delivery.outgoing, PublishKey::default(), now),
+            Some(share) => self.share_one(share, &delivery.outgoing, AwaitedPublish::default(), now),
             None => self.drop_delivery(&delivery, Status::Offline, now),
         }
     }
 
     /// `publish`: who waits until it is kept.
-    fn share_one(&mut self, id: ShareId, outgoing: &Rc<Outgoing>, publish: PublishKey, now: Instant) {
+    fn share_one(&mut self, id: ShareId, outgoing: &Rc<Outgoing>, publish: AwaitedPublish, now: Instant) {
         let Some(share) = self.shares.by_id.get_mut(&id) else { return };
         match share.choose() {
-            Choice::Here => self.deliver_share(id, outgoing, now),
+            Choice::Here => {
+                let text = share.text.clone();
+                self.expect_own_share(publish, &text);
+                self.deliver_share(id, outgoing, now);
+            }
             Choice::Peer(peer) if self.backbone.has_room(peer) => {
                 let (share, message) = (share.text.clone(), outgoing.message.clone());
-                self.await_peer(publish);
+                self.await_peer(publish.key);
+                self.expect_part(publish, |_| (*share).into());
                 self.backbone.forward(peer, PeerMessage::Shared { share, message, publish });
             }
             // The other shard can't take it now, or nobody is left.
-            Choice::Peer(_) if !share.members.is_empty() => self.deliver_share(id, outgoing, now),
+            Choice::Peer(_) if !share.members.is_empty() => {
+                let text = share.text.clone();
+                self.expect_own_share(publish, &text);
+                self.deliver_share(id, outgoing, now);
+            }
             Choice::Peer(_) => self.counters.publishes_overflowed += 1,
             Choice::Nobody => self.counters.publishes_abandoned += 1,
         }
@@ -269,7 +285,7 @@ impl Shard {
                 self.deliver_share(id, &Outgoing::new(message.clone()), now);
             }
             // The last member has left meanwhile; others may be elsewhere.
-            Some(id) => self.share_one(id, &Outgoing::new(message.clone()), PublishKey::default(), now),
+            Some(id) => self.share_one(id, &Outgoing::new(message.clone()), AwaitedPublish::default(), now),
             None => self.counters.publishes_abandoned += 1,
         }
     }

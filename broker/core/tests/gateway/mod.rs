@@ -316,6 +316,8 @@ pub struct Gateway {
     uncommitted: BTreeMap<u16, VecDeque<StoreBatch>>,
     /// It commits nothing for now.
     pub store_stuck: bool,
+    /// It commits nothing of these shards for now.
+    pub stuck_shards: Vec<u16>,
     wall_at_start: WallTime,
     /// Connections that their clients have given up, and the gateway hasn't.
     forsaken: Vec<(usize, ConnectionKey)>,
@@ -346,6 +348,7 @@ impl Gateway {
             store: MemoryStore::default(),
             uncommitted: BTreeMap::new(),
             store_stuck: false,
+            stuck_shards: Vec::new(),
             wall_at_start,
             forsaken: Vec::new(),
         }
@@ -821,7 +824,9 @@ impl Gateway {
             read.into_iter().chain((client.writable && client.reads).then_some(Step::Write(index)))
         };
         let peers = self.wires.iter().filter(|(_, wire)| !wire.is_empty());
-        let batches = self.uncommitted.iter().filter(|(_, batches)| !self.store_stuck && !batches.is_empty());
+        let is_stuck = |shard: &u16| self.store_stuck || self.stuck_shards.contains(shard);
+        let batches =
+            self.uncommitted.iter().filter(move |(shard, batches)| !is_stuck(shard) && !batches.is_empty());
         peers
             .map(|(&(from, to), _)| Step::Peer(from, to))
             .chain(clients.flat_map(of_client))

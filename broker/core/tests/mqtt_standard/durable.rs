@@ -188,6 +188,52 @@ fn what_was_acknowledged_survives_and_what_was_not_may_be_repeated() {
     });
 }
 
+/// Killed when some shards' parts of a QoS 2 publish were committed, and others' not: its repetition goes to those who
+/// don't have it [MQTT-4.3.3-10].
+#[test]
+fn a_qos_2_publish_reaches_each_once_whichever_shards_had_committed() {
+    for stuck in 1..8_u16 {
+        for retain in [false, true] {
+            each(|mut broker, version| {
+                let mut other = broker.connect(version, "other", &How::kept());
+                let names = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"];
+                for name in names {
+                    let mut kept = broker.connect(version, name, &How::kept());
+                    broker.subscribe(&mut kept, "a", 2);
+                    broker.subscribe(&mut kept, "$share/s/a", 2);
+                    broker.lose(kept);
+                }
+                broker.gateway.stuck_shards = (0..3).filter(|shard| stuck & (1 << shard) != 0).collect();
+                let publish = Publish { retain, ..publish(2, 5, "a", "once") };
+                broker.publish_as(&mut other, &publish, &[]);
+                broker.gateway.restart();
+                broker.gateway.stuck_shards.clear();
+                let (mut other, heard) = broker.resume(version, "other", &How::kept());
+                assert_eq!(heard, [""; 0]);
+                let again = Publish { dup: true, ..publish };
+                assert_eq!(broker.publish_as(&mut other, &again, &[]), ["PUBREC 5 00"]);
+                let own = |broker: &Broker| broker.gateway.store.records(RecordKind::Received);
+                assert_eq!(own(&broker), 1, "nothing is left of parts");
+                assert_eq!(broker.pubrel(&mut other, 5), ["PUBCOMP 5 00"]);
+                assert_eq!(own(&broker), 0);
+                // The identifier is free, and means another message.
+                let more = Publish { payload: b"more", retain: false, ..publish };
+                assert_eq!(broker.publish_as(&mut other, &more, &[]), ["PUBREC 5 00"]);
+                let mut shared = 0;
+                for name in names {
+                    let (mut kept, heard) = broker.resume(version, name, &How::kept());
+                    let mut payloads = broker.take_all(&mut kept, heard);
+                    payloads.sort();
+                    let times = |text| payloads.iter().filter(|payload| *payload == text).count();
+                    assert!(times("once") >= 1 && times("more") >= 1, "{name} {stuck} {payloads:?}");
+                    shared += payloads.len() - 2;
+                }
+                assert_eq!(shared, 2, "one of the share for each: stuck {stuck} retain {retain}");
+            });
+        }
+    }
+}
+
 #[test]
 fn retained_messages_are_there_after_a_restart() {
     each(|mut broker, version| {
