@@ -102,6 +102,8 @@ limits! {
     max_packet_bytes => max_packet: usize, 16_384..=268_435_460;
     /// Longest MQTT client id that can't be addressed, in bytes.
     max_mqtt_client_id_bytes => max_mqtt_client_id: usize, 23..=65_535;
+    /// Members of a group up to which each change is told at once to those who watch it; above, once a second (S13).
+    presence_coalesce_members => presence_at_once: usize, 0..=10_000_000;
     /// Mutes and bans in force on one shard before `TOO_MANY` (S14).
     moderations_per_shard => moderations_per_shard: usize, 1..=10_000_000;
     /// Clients on one shard.

@@ -11,7 +11,7 @@ mod batch;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::hub::{AwaitedPublish, ModerationKey, PublishKey, SendKey};
+use crate::hub::{AwaitedPublish, ModerationKey, PresenceChange, PublishKey, SendKey};
 use crate::model::{
     ClientId, GroupName, Identity, Instant, Message, MessageView, ModerationRequest, Reason, ReceiptCounts,
     ReceiptMode, Refusal, Status, Target,
@@ -106,6 +106,25 @@ pub enum PeerMessage {
         key: InterestKey,
         /// The number of the addition; none for a removal.
         added: Option<u64>,
+    },
+    /// Which members of a group do you have, for a new watcher of mine (S13)? Answered by [`PeerMessage::PresenceMembers`].
+    PresenceAsked {
+        /// The group.
+        group: GroupName,
+    },
+    /// My members of a group, and which of them are online.
+    PresenceMembers {
+        /// The group.
+        group: GroupName,
+        /// As far as it was told to those who watch it.
+        members: Vec<(ClientId, bool)>,
+    },
+    /// What changed about my members of a group that you watch.
+    PresenceChanges {
+        /// The group.
+        group: GroupName,
+        /// What, with its name.
+        changes: Arc<[(PresenceChange, &'static str)]>,
     },
     /// A kick, mute or ban of a client of yours, which the rules allow; answered by [`PeerMessage::Moderated`] (S14).
     Moderate {

@@ -19,6 +19,7 @@ mod mqtt_refusals;
 mod mqtt_standard;
 mod operator;
 mod passwords;
+mod presence;
 mod readme;
 mod rules;
 mod slow_reader;

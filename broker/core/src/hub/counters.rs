@@ -48,6 +48,8 @@ pub struct Counters {
     pub signals: u64,
     /// Message ids of the last 120 s (S12).
     pub message_ids: u64,
+    /// Times that a watcher of presence had no room, and has to begin anew (S13).
+    pub presence_renewed: u64,
     /// Mutes and bans in force (S14).
     pub moderations: u64,
     /// Signals whose message id was seen before: nothing was delivered (S12).
@@ -107,6 +109,7 @@ impl Default for Counters {
             bytes_sent: 0,
             signals: 0,
             message_ids: 0,
+            presence_renewed: 0,
             moderations: 0,
             duplicates: 0,
             duplicates_differing: 0,
@@ -180,6 +183,8 @@ impl Counters {
         one("sent_bytes", "Bytes given to sockets", self.bytes_sent, false);
         one("signals", "Signals accepted", self.signals, false);
         one("message_ids", "Message ids of the last 120 s", self.message_ids, true);
+        let text = "Times that a watcher of presence had no room for changes";
+        one("presence_renewed_total", text, self.presence_renewed, false);
         one("moderations", "Mutes and bans in force", self.moderations, true);
         one("duplicates", "Signals whose message id was seen before", self.duplicates, false);
         one(
@@ -218,7 +223,7 @@ impl Counters {
         macro_rules! sum {
             ($($field:ident)*) => { $(self.$field += other.$field;)* };
         }
-        sum!(message_ids moderations duplicates duplicates_differing clients sessions_away sessions_resumed sessions_ended retained_messages retained_bytes subscriptions
+        sum!(message_ids moderations presence_renewed duplicates duplicates_differing clients sessions_away sessions_resumed sessions_ended retained_messages retained_bytes subscriptions
             subscriptions_ended groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
             publishes_overflowed publishes_expired publishes_abandoned observations_dropped
             receipts_abandoned wills wills_refused);

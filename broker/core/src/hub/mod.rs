@@ -22,6 +22,7 @@ mod moderation;
 mod outbox;
 mod park;
 mod parts;
+mod presence;
 mod publish;
 mod queues;
 mod rate;
@@ -51,6 +52,7 @@ pub use asked::{AuthenticationRequest, Judgement};
 pub use counters::{Counters, EachNumber};
 pub use credentials::{Credentials, SecretEntry};
 pub use parts::AwaitedPublish;
+pub use presence::PresenceChange;
 pub use scram::SCRAM_SHA_256;
 
 use crate::backbone::{Backbone, Copied, Fifos, PeerMessage, ShardIndex};
@@ -71,6 +73,7 @@ use moderation::{AskedModeration, Moderations};
 use outbox::Outbox;
 use park::Park;
 use parts::HadParts;
+use presence::Watch;
 use publish::Route;
 use queues::Queues;
 use receipts::Tracker;
@@ -313,6 +316,8 @@ pub struct Shard {
     sends: SlotMap<SendKey, InFlight>,
     trackers: SlotMap<DefaultKey, Tracker>,
     message_ids: MessageIds,
+    /// Groups whose presence is watched, here or on other shards.
+    watches: Map<GroupName, Watch>,
     moderations: Moderations,
     asked_moderations: SlotMap<ModerationKey, AskedModeration>,
     store: Outbox,
@@ -378,6 +383,7 @@ impl Shard {
             sends: SlotMap::with_key(),
             trackers: SlotMap::new(),
             message_ids: MessageIds::default(),
+            watches: Map::default(),
             moderations: Moderations::default(),
             asked_moderations: SlotMap::with_key(),
             store: Outbox::new(config.durable, config.wall_at_start),
@@ -497,6 +503,11 @@ impl Shard {
             PeerMessage::Taken { send, report } => self.handle_taken(send, report, now),
             PeerMessage::Ended { number, client, status } => self.handle_ended(number, client, status, now),
             PeerMessage::Finished { send, report } => self.handle_finished(send, report, now),
+            PeerMessage::PresenceAsked { group } => self.answer_presence(from, group),
+            PeerMessage::PresenceMembers { group, members } => {
+                self.handle_presence(from, &group, &members, now);
+            }
+            PeerMessage::PresenceChanges { group, changes } => self.give_changes(&group, &changes, now),
             PeerMessage::Moderate { asked, moderation, by } => {
                 self.moderate_for_peer(from, asked, &moderation, &by, now);
             }

@@ -339,6 +339,8 @@ impl Shard {
     fn moderation_changed(&mut self) {
         self.counters.moderations = self.moderations.count as u64;
         self.by_identity.touch();
+        // A provisioned member that is banned is none.
+        self.look_at_all();
     }
 
     /// Ends what is over.

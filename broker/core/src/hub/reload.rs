@@ -31,6 +31,7 @@ impl Shard {
         }
         let old = std::mem::replace(&mut self.rules, rules);
         self.judge_receiving();
+        self.look_at_all();
         self.allowances.clear();
         let clients = self.by_identity.values().copied().collect();
         self.judging = Some(Box::new(Judging { old, clients }));
@@ -145,6 +146,9 @@ impl Shard {
                     && self.client_may(key, Action::Join, Object::Group(group.as_str()))
         };
         let may_subscribe = |filter: &str| {
+            if let Some(group) = self.watched_group(filter) {
+                return self.client_may(key, Action::Presence, Object::Group(group.as_str()));
+            }
             let inner = shared::filter_of(filter).unwrap_or(filter);
             self.client_may(key, Action::Subscribe, Object::Topic(inner))
         };

@@ -391,9 +391,13 @@ impl Shard {
         now: Instant,
     ) {
         // It may have ended the subscription before that was confirmed.
-        let Some(client) = self.clients.get_mut(key).filter(|client| client.filters.contains(&filter)) else {
+        if self.clients.get(key).is_none_or(|client| !client.filters.contains(&filter)) {
             return;
-        };
+        }
+        if let Some(group) = self.watched_group(&filter) {
+            return self.begin_presence(key, &group, now);
+        }
+        let Some(client) = self.clients.get_mut(key) else { return };
         let literal: Vec<&str> = filter.split('/').take_while(|level| !matches!(*level, "+" | "#")).collect();
         let from = Bound::Included(literal.join("\0").into());
         let replays: &mut VecDeque<Replay> = client.replays.get_or_insert_default();

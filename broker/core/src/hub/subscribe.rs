@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::topic_tree::MAX_LEVELS;
-use super::{ConnectionKey, Member, Shard, SubscribeKey, shared};
+use super::{ConnectionKey, Member, Shard, SubscribeKey, presence, shared};
 use crate::backbone::{Backbone, InterestKey, PeerMessage, ShardIndex};
 use crate::model::{
     Filter, GroupName, Instant, QoS, Reason, Reception, Refusal, Reply, RequestId, SubscribeItem,
@@ -73,6 +73,7 @@ impl Shard {
         let no_client = || Refusal::new(Reason::Internal, "not connected");
         let client = self.clients.get(key).ok_or_else(no_client)?;
         let limits = &client.limits;
+        let watches;
         let (action, object, is_new, full) = match &item.filter {
             Filter::Inbox | Filter::Notices => {
                 if item.filter == Filter::Inbox
@@ -95,9 +96,15 @@ impl Shard {
                 if !topic::is_valid_filter(inner) || inner.split('/').count() > MAX_LEVELS {
                     return Err(Refusal::new(Reason::BadTopic, "not a topic filter of at most 128 levels"));
                 }
+                let watched = presence::group_of(&self.session_config.prefix, filter);
+                watches = watched;
+                let (action, object) = match &watches {
+                    Some(group) => (Action::Presence, Object::Group(group.as_str())),
+                    None => (Action::Subscribe, Object::Topic(inner)),
+                };
                 (
-                    Action::Subscribe,
-                    Object::Topic(inner),
+                    action,
+                    object,
                     !client.filters.contains(filter),
                     client.filters.len() >= limits.filters_per_client,
                 )
@@ -121,6 +128,7 @@ impl Shard {
             Filter::Group(group) => self.add_member(key, group, reception, pending),
             Filter::Topic(filter) => {
                 let replays = match item.retained {
+                    _ if self.watched_group(&filter).is_some() => true,
                     RetainHandling::SendAtSubscribe => true,
                     RetainHandling::SendIfNew => is_new,
                     RetainHandling::DoNotSend => false,
@@ -161,7 +169,9 @@ impl Shard {
         let Some(client) = self.clients.get_mut(key) else { return };
         let is_new = client.filters.insert(filter.clone());
         let is_shared = shared::filter_of(&filter).is_some();
-        if !is_shared {
+        if let Some(group) = self.watched_group(&filter) {
+            self.add_watcher(key, group, reception);
+        } else if !is_shared {
             self.topics.insert(&filter, key, reception);
             if is_new && could_observe(&filter, &self.session_config.prefix) {
                 self.observing += 1;
@@ -185,6 +195,7 @@ impl Shard {
         let may_receive = self.may_receive_in(key, &group);
         self.groups.entry(group.clone()).or_default().insert(key, Member { reception, may_receive });
         self.counters.groups = self.groups.len() as u64;
+        self.look_at(&group);
         self.add_interest(InterestKey::Group(group), is_new, pending);
     }
 
@@ -238,7 +249,14 @@ impl Shard {
                     }
                 }
                 self.counters.groups = self.groups.len() as u64;
+                self.look_at(group);
                 self.remove_interest(&InterestKey::Group(group.clone()), now);
+            }
+            Filter::Topic(filter) if self.watched_group(filter).is_some() => {
+                if let Some(group) = self.watched_group(filter) {
+                    self.remove_watcher(key, &group);
+                }
+                self.remove_interest(&InterestKey::Filter(filter.clone()), now);
             }
             Filter::Topic(filter) if shared::filter_of(filter).is_some() => {
                 self.leave_share(key, filter);
@@ -282,9 +300,12 @@ impl Shard {
             {
                 members.insert(to, reception);
             }
+            self.look_at(group);
         }
         for filter in &filters {
-            if shared::filter_of(filter).is_some() {
+            if let Some(group) = self.watched_group(filter) {
+                self.move_watcher(from, to, &group);
+            } else if shared::filter_of(filter).is_some() {
                 self.move_share(from, to, filter);
             } else if let Some(reception) = self.topics.remove(filter, &from) {
                 self.topics.insert(filter, to, reception);
@@ -349,6 +370,11 @@ impl Shard {
                     if shards.is_empty() {
                         self.peer_groups.swap_remove(group);
                     }
+                }
+            }
+            InterestKey::Filter(filter) if self.watched_group(filter).is_some() => {
+                if let Some(group) = self.watched_group(filter) {
+                    self.handle_peer_watches(from, &group, added.is_some());
                 }
             }
             InterestKey::Filter(filter) if shared::filter_of(filter).is_some() => {

@@ -34,6 +34,8 @@ pub(super) enum Timer {
     Asked(ConnectionKey),
     /// A client that came in by what holds for a time.
     Expires(ConnectionKey),
+    /// Groups whose presence is to be told.
+    Presence,
     /// A mute or ban whose time is over.
     Moderation,
 }
@@ -104,6 +106,7 @@ impl Shard {
                 Timer::MessageIds => self.expire_message_ids(now),
                 Timer::Judge => self.judge_clients(now),
                 Timer::Expires(key) => self.expire_client(key, now),
+                Timer::Presence => self.tell_presence(now),
                 Timer::Moderation => self.expire_moderations(now),
                 Timer::Asked(key) => self.give_up_asking(key, now),
                 Timer::Replay(key) => self.mark_dirty(key),

@@ -84,6 +84,8 @@ pub struct Limits {
     pub max_packet: usize,
     /// Longest MQTT client id that is not a client id of S1, in bytes.
     pub max_mqtt_client_id: usize,
+    /// Members of a group up to which each change is told at once to those who watch it, and above it once a second (S13).
+    pub presence_at_once: usize,
     /// Mutes and bans in force on one shard (S14).
     pub moderations_per_shard: usize,
     /// Clients on one shard.
@@ -124,6 +126,7 @@ impl Default for Limits {
             connect_timeout: 10_000,
             max_packet: 1024 * 1024,
             max_mqtt_client_id: 256,
+            presence_at_once: 50,
             moderations_per_shard: 10_000,
             clients_per_shard: 100_000,
         }

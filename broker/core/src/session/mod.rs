@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use device::DeviceSession;
 pub use first_packet::{FirstPacket, first_packet};
-pub(crate) use mqtt::passthrough::with_subscriptions;
+pub(crate) use mqtt::passthrough::{passed_through, with_subscriptions};
 pub use mqtt::{KeptSession, MqttSession};
 
 use crate::model::{

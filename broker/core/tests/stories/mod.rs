@@ -5,6 +5,7 @@ mod identity;
 mod moderation;
 mod once;
 mod order;
+mod presence;
 mod rate;
 mod receipts;
 mod resume;
@@ -87,6 +88,14 @@ pub const STORIES: &[(&str, Story)] = &[
     ("S12 a gateway that resumes nothing says so", resume::s12_not_granted),
     ("S12 the will is about the connection", resume::s12_will),
     ("S1 membership and what waits for a device go to another protocol", resume::s1_protocol),
+    ("S13 members are listed, and what changes is told", presence::s13_watched),
+    ("S13 a member may be away", presence::s13_away),
+    ("S13 a newer connection of a member", presence::s13_takeover),
+    ("S13 and S14", presence::s13_moderated),
+    ("S13 watching takes a right", presence::s13_rights),
+    ("S13 large groups are told of once a second", presence::s13_large),
+    ("S13 a watcher without room begins anew", presence::s13_slow),
+    ("S13 a watcher that was away begins anew", presence::s13_watcher_back),
     ("S14 who is muted sends nothing, will included", moderation::s14_mute),
     ("S14 who is kicked leaves now, and may come back", moderation::s14_kick),
     ("S14 who is banned leaves now, and may not", moderation::s14_ban),

@@ -317,11 +317,17 @@ impl DeviceSession {
         if !topic::is_valid_filter(filter)
             || filter.len() > MAX_TOPIC
             || filter.starts_with("$share/")
-            || self.is_signalling(filter)
+            || self.is_signalling(filter) && !self.is_presence(filter)
         {
             return Err(refusal(Reason::BadTopic, "not a filter for plain topics"));
         }
         Ok(Filter::Topic(filter.into()))
+    }
+
+    /// Whether it watches a group's members (T5), which is the same as over MQTT.
+    fn is_presence(&self, filter: &str) -> bool {
+        let group = filter.strip_prefix(&*self.config.prefix).and_then(|path| path.strip_prefix("/p/"));
+        group.is_some_and(is_name)
     }
 
     fn is_signalling(&self, name: &str) -> bool {

@@ -47,7 +47,7 @@ pub(super) fn parse(prefix: &str, me: Option<&ClientId>, filter: &str) -> Result
     let path = match (kind, path) {
         // At or above the level of groups: this observes (T6).
         ("+" | "#", _) => return topic(),
-        ("p", Some(_)) => return Err(Refusal::new(Reason::Unsupported, "presence is not supported yet")),
+        ("p", Some(group)) if GroupName::new(group).is_some() => return topic(),
         ("g" | "c" | "r", Some(path)) => path,
         _ => return Err(no_such(filter)),
     };
@@ -84,7 +84,10 @@ pub(super) fn parse(prefix: &str, me: Option<&ClientId>, filter: &str) -> Result
 fn no_such(filter: &str) -> Refusal {
     Refusal::new(
         Reason::BadTopic,
-        format!("'{}' is not g/{{group}}, c/{{client}} or r/{{client}} below the prefix", shown(filter)),
+        format!(
+            "'{}' is not g/{{group}}, p/{{group}}, c/{{client}} or r/{{client}} below the prefix",
+            shown(filter)
+        ),
     )
 }
 
@@ -122,7 +125,9 @@ mod tests {
             ("sig/r/me", "notices"),
             ("sig/r/me/#", "BAD_TOPIC"),
             ("sig/r/you", "NOT_AUTHORIZED"),
-            ("sig/p/floor3", "UNSUPPORTED"),
+            ("sig/p/floor3", "topic sig/p/floor3"),
+            ("sig/p/+", "BAD_TOPIC"),
+            ("sig/p/floor3/#", "BAD_TOPIC"),
             ("$share/x/sig/g/floor3", "NOT_AUTHORIZED"),
             ("$share/x/y", "topic $share/x/y"),
             ("$share//y", "BAD_TOPIC"),

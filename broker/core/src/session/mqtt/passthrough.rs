@@ -32,6 +32,11 @@ pub(super) fn write(properties: &Properties<'_>, consumed: fn(&str) -> bool) -> 
     out
 }
 
+/// The properties of a message of the gateway's own.
+pub(crate) fn passed_through(properties: &Properties<'_>) -> Bytes {
+    write(properties, |_| false).into()
+}
+
 /// The same properties, and these subscription identifiers behind them: for a client that has several that match
 /// [MQTT-3.3.4-3].
 pub(crate) fn with_subscriptions(properties: &[u8], subscriptions: &[u32]) -> Bytes {
