@@ -59,6 +59,8 @@ pub enum PeerMessage {
         publish: PublishKey,
         /// Else it couldn't be, and the publisher is to be refused.
         kept: bool,
+        /// The part that was noted as had, of QoS 2.
+        part: Option<Box<str>>,
     },
     /// Your clients' mailboxes have taken or refused the signal; with the report if that is already final.
     Taken {

@@ -3,24 +3,24 @@
 use std::num::NonZeroU16;
 
 use super::outbox::{AfterCommit, Kept, Mark};
-use super::parts::{AwaitedPublish, Parts};
+use super::parts::{AwaitedPublish, Part, Parts};
 use super::publish::Published;
 use super::{ConnectionKey, PublishKey, Shard};
 use crate::model::{Instant, MessageView, QoS, Reason, Refusal, Reply, RequestId};
+use crate::session::Session;
 use crate::store::{RecordKind, StoreOperation};
 
 /// A publish that isn't acknowledged yet.
 pub(super) struct WaitingPublish {
-    /// Where its publisher's session began.
-    pub(super) key: ConnectionKey,
+    /// Where its publisher's session began, or the connection on which it was sent again.
+    key: ConnectionKey,
     request: RequestId,
     /// How many answers are missing; one more while it is being given out.
     awaited: usize,
     /// Something that should last couldn't be kept.
     failed: bool,
-    /// Of QoS 2: who has a part in it.
+    /// Of QoS 2, to a session that lasts: who has a part in it.
     pub(super) parts: Option<Box<Parts>>,
-    received: Option<NonZeroU16>,
 }
 
 impl Shard {
@@ -34,10 +34,10 @@ impl Shard {
         let may_last = self.store.is_durable() && qos != QoS::AtMostOnce;
         match waits {
             Some((key, request)) if may_last || retain => {
-                let received = self.noted_packet_id(key, request, qos);
+                let parts = self.begin_parts(key, request, qos);
+                let received = parts.as_ref().map(|parts| parts.id);
                 let key = self.origin(key);
-                let waiting =
-                    WaitingPublish { key, request, awaited: 1, failed: false, parts: None, received };
+                let waiting = WaitingPublish { key, request, awaited: 1, failed: false, parts };
                 AwaitedPublish { key: self.publishes.insert(waiting), received }
             }
             _ => AwaitedPublish::default(),
@@ -54,68 +54,94 @@ impl Shard {
     /// It is given out; what was done since `mark` may have to be committed.
     pub(super) fn publish_given_out(
         &mut self,
-        AwaitedPublish { key: publish, received }: AwaitedPublish,
+        publish: PublishKey,
         message: &MessageView<'_>,
         mark: Mark,
     ) -> Published {
+        let kept = self.store.since(mark);
         let Some(waiting) = self.publishes.get_mut(publish) else { return Published::Done };
-        match (self.store.since(mark), received) {
+        let waits_for_others = waiting.awaited > 1;
+        match (kept, waiting.parts.is_some()) {
             (Kept::Not, _) => {
                 waiting.failed = true;
                 waiting.awaited -= 1;
             }
-            (Kept::Nothing, None) => waiting.awaited -= 1,
-            (Kept::WhenCommitted, None) => self.store.after(AfterCommit::Publish(publish)),
-            // Other shards are to answer: when they have, all of it is noted as received.
-            (kept, Some(id)) if waiting.awaited > 1 => {
+            (Kept::Nothing, false) => waiting.awaited -= 1,
+            (Kept::WhenCommitted, false) => self.store.after(AfterCommit::Publish(publish)),
+            // When the others have answered, all of it is noted as received.
+            (_, true) if waits_for_others => {
                 waiting.awaited -= 1;
-                if kept == Kept::WhenCommitted {
-                    self.note_own_parts(publish, id, message);
-                }
+                self.note_own_parts(publish, kept, message);
             }
-            (_, Some(id)) => self.note_received(publish, id),
+            (_, true) => {
+                self.note_received(publish);
+                self.store.after(AfterCommit::Publish(publish));
+            }
         }
         match self.publishes.get(publish) {
             Some(waiting) if waiting.awaited == 0 => {
                 let failed = waiting.failed;
-                self.publishes.remove(publish);
+                self.forget_publish(publish);
                 if failed { Published::NotKept } else { Published::Done }
             }
             _ => Published::Waits,
         }
     }
 
-    /// It is refused; answers that may still come find nobody.
+    /// Its publisher is answered at once; answers that may still come find nobody.
     pub(super) fn forget_publish(&mut self, publish: PublishKey) {
-        if let Some(id) = self.publishes.get(publish).and_then(|waiting| waiting.received) {
-            self.forget_parts_of(publish, id);
+        let parts = self.publishes.remove(publish).and_then(|waiting| waiting.parts);
+        if let Some(parts) = parts.filter(|parts| !parts.is_received) {
+            let is_free = self.frees_identifier(&parts);
+            self.end_unkept(*parts, is_free);
         }
-        self.publishes.remove(publish);
     }
 
-    /// One of those who were to answer for a publish has.
-    pub(super) fn handle_kept(&mut self, publish: PublishKey, kept: bool, now: Instant) {
+    /// One of those who were to answer for a publish has; `part`: what it noted as had.
+    pub(super) fn handle_kept(&mut self, publish: PublishKey, kept: bool, part: Option<Part>, now: Instant) {
         let Some(waiting) = self.publishes.get_mut(publish) else { return };
+        if let (Some(parts), Some(part)) = (&mut waiting.parts, part) {
+            parts.had.push(part);
+        }
         waiting.failed |= !kept;
         waiting.awaited -= 1;
         if waiting.awaited > 0 {
             return;
         }
-        if let Some(id) = waiting.received.take() {
-            if !waiting.failed && waiting.parts.is_some() {
-                waiting.awaited = 1;
-                return self.note_received(publish, id);
-            }
-            self.forget_parts_of(publish, id);
+        if !waiting.failed && waiting.parts.as_ref().is_some_and(|parts| !parts.is_received) {
+            waiting.awaited = 1;
+            self.note_received(publish);
+            return self.store.after(AfterCommit::Publish(publish));
         }
-        let Some(WaitingPublish { key, request, failed, .. }) = self.publishes.remove(publish) else {
+        let Some(WaitingPublish { key, request, failed, parts, .. }) = self.publishes.remove(publish) else {
             return;
         };
         let key = self.current(key);
-        if failed {
-            self.tell_not_kept(key, request, now);
-        } else {
-            self.reply(key, Reply::Done(request), now);
+        if !failed {
+            return self.reply(key, Reply::Done(request), now);
+        }
+        if let Some(parts) = parts {
+            let is_free = self.frees_identifier(&parts);
+            self.forget_received(&parts);
+            self.end_unkept(*parts, is_free);
+        }
+        self.tell_not_kept(key, request, now);
+    }
+
+    /// Whether a refusal of this publish reaches its publisher, to whom its packet identifier is then free.
+    fn frees_identifier(&self, parts: &Parts) -> bool {
+        let client = self.by_identity.get(&parts.publisher).and_then(|key| self.clients.get(*key));
+        client.filter(|client| client.away.is_none()).is_some_and(|client| match &client.session {
+            Session::Mqtt(session) => session.is_expressive(),
+            Session::Device(_) => false,
+        })
+    }
+
+    /// A session that has lost its connection since no longer takes this publish for taken.
+    fn forget_received(&mut self, parts: &Parts) {
+        let client = self.by_identity.get(&parts.publisher).and_then(|key| self.clients.get_mut(*key));
+        if let Some(Session::Mqtt(session)) = client.map(|client| &mut client.session) {
+            session.forget_received(parts.id);
         }
     }
 
@@ -127,29 +153,20 @@ impl Shard {
         self.reply(key, Reply::NotKept(request, refusal), now);
     }
 
-    /// Remembers that a QoS 2 publish was received by all, so that its repetition is none after a restart either. It is
-    /// acknowledged when that is committed.
-    fn note_received(&mut self, publish: PublishKey, id: NonZeroU16) {
-        let Some(waiting) = self.publishes.get_mut(publish) else { return };
-        waiting.received = None;
-        let origin = waiting.key;
-        self.forget_parts_of(publish, id);
-        let client = self.clients.get(self.current(origin)).filter(|client| client.stored);
-        if let Some(identity) = client.and_then(|client| client.identity.clone()) {
-            self.store.push(StoreOperation::PutRecord {
-                kind: RecordKind::Received,
-                owner: identity.as_str().into(),
-                key: id.to_string().into(),
-                value: "{}".to_owned(),
-                expires: None,
-            });
-        }
-        self.store.after(AfterCommit::Publish(publish));
-    }
-
-    fn forget_parts_of(&mut self, publish: PublishKey, id: NonZeroU16) {
-        if let Some(parts) = self.publishes.get_mut(publish).and_then(|waiting| waiting.parts.take()) {
-            self.forget_parts(id, &parts);
+    /// A client sends a QoS 2 publish again of which it wasn't told on the connection before.
+    pub(super) fn confirm_publish(
+        &mut self,
+        key: ConnectionKey,
+        request: RequestId,
+        id: NonZeroU16,
+        now: Instant,
+    ) {
+        let identity = self.clients.get(key).and_then(|client| client.identity.clone());
+        let origin = self.origin(key);
+        let publish = identity.and_then(|identity| self.waiting_publish(&identity, id));
+        match publish.and_then(|publish| self.publishes.get_mut(publish)) {
+            Some(waiting) => (waiting.key, waiting.request) = (origin, request),
+            None => self.reply_when_kept(key, Reply::Done(request), now),
         }
     }
 

@@ -492,7 +492,7 @@ impl Shard {
     pub(super) fn end_queue(&mut self, identity: &Identity, stored: bool, now: Instant) {
         if stored {
             self.store.push(StoreOperation::EndSession { client: identity.clone() });
-            self.had_parts.swap_remove(identity);
+            self.end_parts(identity);
         }
         self.forget_packets(identity, now);
         let Some(key) = self.queues.of(identity.as_str()) else { return };

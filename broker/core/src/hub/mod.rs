@@ -481,21 +481,21 @@ impl Shard {
                 let mark = self.store.mark();
                 let (view, publisher) = copied.publish(&publish);
                 self.deliver_publish(view, publisher, now);
-                self.note_part_since(mark, publish.publish, publisher, None, &view);
-                self.answer_when_kept(mark, from, publish.publish.key);
+                let part = self.note_part_since(mark, publish.publish, publisher, None, &view);
+                self.answer_when_kept(mark, from, publish.publish.key, part);
             }
             PeerMessage::Retain { message, version, publish, deliver } => {
                 let mark = self.store.mark();
                 self.handle_retain(&message, version, deliver, now);
-                self.note_part_of(mark, publish, None, &message);
-                self.answer_when_kept(mark, from, publish.key);
+                let part = self.note_part_of(mark, publish, None, &message);
+                self.answer_when_kept(mark, from, publish.key, part);
             }
-            PeerMessage::Kept { publish, kept } => self.handle_kept(publish, kept, now),
+            PeerMessage::Kept { publish, kept, part } => self.handle_kept(publish, kept, part, now),
             PeerMessage::Shared { share, message, publish } => {
                 let mark = self.store.mark();
                 self.handle_shared(&share, &message, now);
-                self.note_part_of(mark, publish, Some(&share), &message);
-                self.answer_when_kept(mark, from, publish.key);
+                let part = self.note_part_of(mark, publish, Some(&share), &message);
+                self.answer_when_kept(mark, from, publish.key, part);
             }
             PeerMessage::ShareMembers { share, connected } => {
                 self.handle_share_members(from, &share, connected);
@@ -679,6 +679,7 @@ impl Shard {
             Command::Subscribe { request, items } => self.handle_subscribe(key, request, items, now),
             Command::Unsubscribe { request, filters } => self.handle_unsubscribe(key, request, &filters, now),
             Command::Release { id } => self.release(key, id, now),
+            Command::Confirm { request, id } => self.confirm_publish(key, request, id, now),
             Command::Disconnect { with_will, session_expiry } => {
                 if let (Some(expiry), Some(client)) = (session_expiry, self.clients.get_mut(key)) {
                     client.session_expiry = expiry.min(self.limits.session_expiry_max);

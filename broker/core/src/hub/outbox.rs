@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use super::parts::Part;
 use super::{ConnectionKey, PublishKey, SendKey, Shard};
 use crate::backbone::{Backbone, PeerMessage, ShardIndex, ShardReport};
 use crate::model::{ClientId, Identity, Instant, Reason, Refusal, Reply, Status};
@@ -215,7 +216,7 @@ impl Shard {
             let Some((_, then)) = self.store.waiting.pop_front() else { break };
             match then {
                 AfterCommit::Reply(origin, reply) => self.reply(self.current(origin), reply, now),
-                AfterCommit::Publish(publish) => self.handle_kept(publish, true, now),
+                AfterCommit::Publish(publish) => self.handle_kept(publish, true, None, now),
                 AfterCommit::Peer(peer, message) => self.backbone.forward(peer, message),
                 AfterCommit::Taken(send, report) => self.handle_taken(send, report, now),
                 AfterCommit::Ended(number, client, status) => self.handle_ended(number, client, status, now),
@@ -244,12 +245,18 @@ impl Shard {
         self.store.after(AfterCommit::Reply(origin, reply));
     }
 
-    /// Tells another shard that what a publish of its was for is kept, when that is so.
-    pub(super) fn answer_when_kept(&mut self, mark: Mark, peer: ShardIndex, publish: PublishKey) {
+    /// Tells another shard that what a publish of its was for is kept, when that is so; and which part was noted.
+    pub(super) fn answer_when_kept(
+        &mut self,
+        mark: Mark,
+        peer: ShardIndex,
+        publish: PublishKey,
+        part: Option<Part>,
+    ) {
         if publish == PublishKey::default() {
             return;
         }
-        let answer = |kept| PeerMessage::Kept { publish, kept };
+        let answer = |kept| PeerMessage::Kept { publish, kept, part };
         match self.store.since(mark) {
             Kept::Nothing => self.backbone.forward(peer, answer(true)),
             Kept::Not => self.backbone.forward(peer, answer(false)),

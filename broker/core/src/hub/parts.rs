@@ -27,17 +27,23 @@ pub struct AwaitedPublish {
 /// Whose part it is: a shard's for its subscribers, or a share's, which one of many shards has.
 pub(super) type Part = Box<str>;
 
-/// The parts of a publish that is being given out.
+/// A QoS 2 publish that is being given out, of a session that lasts.
 #[derive(Debug)]
 pub(super) struct Parts {
-    publisher: Identity,
-    /// Those that are noted, or may be.
-    all: Vec<Part>,
+    pub(super) publisher: Identity,
+    pub(super) id: NonZeroU16,
+    fingerprint: u64,
+    /// Those that were had, and are noted.
+    pub(super) had: Vec<Part>,
     /// Shares of which a member of this shard got it.
     own_shares: Vec<Part>,
+    /// All have had theirs, and it is noted as received.
+    pub(super) is_received: bool,
+    /// Its publisher's session is over: the packet identifier may mean another one.
+    is_over: bool,
 }
 
-/// Parts of a publish that were had before the gateway stopped.
+/// Parts of a publish that were had before the gateway stopped, or before it could be kept for all.
 #[derive(Debug, Default)]
 pub(super) struct HadParts {
     /// Tells it from another one that has its packet identifier.
@@ -53,35 +59,35 @@ impl HadParts {
 }
 
 impl Shard {
-    /// The packet identifier of a publish whose parts are to be noted.
-    pub(super) fn noted_packet_id(
-        &self,
+    /// The beginning of a publish whose parts are to be noted.
+    pub(super) fn begin_parts(
+        &mut self,
         key: ConnectionKey,
         request: RequestId,
         qos: QoS,
-    ) -> Option<NonZeroU16> {
-        let lasts = qos == QoS::ExactlyOnce && self.clients.get(key).is_some_and(|client| client.stored);
-        lasts.then(|| u16::try_from(request.0).ok().and_then(NonZeroU16::new)).flatten()
+    ) -> Option<Box<Parts>> {
+        let client = self.clients.get(key).filter(|client| qos == QoS::ExactlyOnce && client.stored)?;
+        let publisher = client.identity.clone()?;
+        let id = u16::try_from(request.0).ok().and_then(NonZeroU16::new)?;
+        Some(Box::new(Parts {
+            publisher,
+            id,
+            fingerprint: 0,
+            had: Vec::new(),
+            own_shares: Vec::new(),
+            is_received: false,
+            is_over: false,
+        }))
     }
 
     /// The name of a shard's part. It is no longer one if the number of shards is another.
-    pub(super) fn part_of(&self, shard: ShardIndex) -> Part {
-        part_of(shard, self.backbone.shards())
+    fn own_part(&self) -> Part {
+        part_of(self.index, self.backbone.shards())
     }
 
-    /// Whether this shard's part is among those that were had.
+    /// Whether a shard's part is among those that were had.
     pub(super) fn was_had(&self, had: &[Part], shard: ShardIndex) -> bool {
-        !had.is_empty() && had.contains(&self.part_of(shard))
-    }
-
-    /// What another shard, or a share, is to note of a publish.
-    pub(super) fn expect_part(&mut self, publish: AwaitedPublish, part: impl FnOnce(&Self) -> Part) {
-        if publish.received.is_some() {
-            let part = part(self);
-            if let Some(parts) = self.parts_of(publish.key) {
-                parts.all.push(part);
-            }
-        }
+        !had.is_empty() && had.contains(&part_of(shard, self.backbone.shards()))
     }
 
     /// A member of this shard gets what is for one of a share.
@@ -93,36 +99,22 @@ impl Shard {
         }
     }
 
-    fn parts_of(&mut self, publish: PublishKey) -> Option<&mut Parts> {
-        let publisher = self.publisher_of(publish)?;
-        let waiting = self.publishes.get_mut(publish)?;
-        let none = || Box::new(Parts { publisher, all: Vec::new(), own_shares: Vec::new() });
-        Some(waiting.parts.get_or_insert_with(none))
+    pub(super) fn parts_of(&mut self, publish: PublishKey) -> Option<&mut Parts> {
+        self.publishes.get_mut(publish)?.parts.as_deref_mut()
     }
 
-    fn publisher_of(&self, publish: PublishKey) -> Option<Identity> {
-        let origin = self.publishes.get(publish)?.key;
-        self.clients.get(self.current(origin))?.identity.clone()
-    }
-
-    /// Notes, in the batch at hand, that a part of a publish was had here.
-    pub(super) fn note_part(
-        &mut self,
-        publisher: &str,
-        id: NonZeroU16,
-        part: &str,
-        message: &MessageView<'_>,
-    ) {
+    fn put_part(&mut self, publisher: &str, id: NonZeroU16, part: &str, fingerprint: u64) {
         self.store.push(StoreOperation::PutRecord {
             kind: RecordKind::Received,
             owner: publisher.into(),
             key: format!("{id} {part}").into(),
-            value: fingerprint_of(message).to_string(),
+            value: fingerprint.to_string(),
             expires: None,
         });
     }
 
-    /// Likewise, where something of a publish of another shard's was kept here; `share`: for one of these.
+    /// Notes, in the batch at hand, that a part of another shard's publish was had here, if something of it was kept since
+    /// `mark`; `share`: by one of these.
     pub(super) fn note_part_since(
         &mut self,
         mark: Mark,
@@ -130,12 +122,11 @@ impl Shard {
         publisher: &str,
         share: Option<&str>,
         message: &MessageView<'_>,
-    ) {
-        let Some(id) = publish.received else { return };
-        if self.store.since(mark) == Kept::WhenCommitted {
-            let part = share.map_or_else(|| self.part_of(self.index), Part::from);
-            self.note_part(publisher, id, &part, message);
-        }
+    ) -> Option<Part> {
+        let id = publish.received.filter(|_| self.store.since(mark) == Kept::WhenCommitted)?;
+        let part = share.map_or_else(|| self.own_part(), Part::from);
+        self.put_part(publisher, id, &part, fingerprint_of(message));
+        Some(part)
     }
 
     /// Likewise, of a message that says who published it.
@@ -145,48 +136,92 @@ impl Shard {
         publish: AwaitedPublish,
         share: Option<&str>,
         message: &Message,
-    ) {
-        if let Origin::Topic { publisher, .. } = &message.origin {
-            self.note_part_since(mark, publish, publisher.as_str(), share, &message.view());
-        }
+    ) -> Option<Part> {
+        let Origin::Topic { publisher, .. } = &message.origin else { return None };
+        self.note_part_since(mark, publish, publisher.as_str(), share, &message.view())
     }
 
-    /// Notes this shard's own parts: those of others come later.
-    pub(super) fn note_own_parts(&mut self, publish: PublishKey, id: NonZeroU16, message: &MessageView<'_>) {
-        let own = self.part_of(self.index);
+    /// Notes this shard's own parts, if something was kept here: those of others come later.
+    pub(super) fn note_own_parts(&mut self, publish: PublishKey, kept: Kept, message: &MessageView<'_>) {
+        let own = self.own_part();
         let Some(parts) = self.parts_of(publish) else { return };
+        parts.fingerprint = fingerprint_of(message);
+        if kept != Kept::WhenCommitted {
+            return;
+        }
         let noted: Vec<Part> = std::mem::take(&mut parts.own_shares).into_iter().chain([own]).collect();
-        parts.all.extend(noted.iter().cloned());
-        let publisher = parts.publisher.clone();
+        parts.had.extend(noted.iter().cloned());
+        let (publisher, id, fingerprint) = (parts.publisher.clone(), parts.id, parts.fingerprint);
         for part in noted {
-            self.note_part(publisher.as_str(), id, &part, message);
+            self.put_part(publisher.as_str(), id, &part, fingerprint);
         }
     }
 
-    /// What was noted of parts is no longer needed.
-    pub(super) fn forget_parts(&mut self, id: NonZeroU16, parts: &Parts) {
-        for part in &parts.all {
+    /// All have had their parts of a publish: one record says so, and those of the parts go.
+    pub(super) fn note_received(&mut self, publish: PublishKey) {
+        let Some(parts) = self.parts_of(publish) else { return };
+        parts.is_received = true;
+        let (had, is_over) = (std::mem::take(&mut parts.had), parts.is_over);
+        let (publisher, id) = (parts.publisher.clone(), parts.id);
+        self.forget_parts(&publisher, id, &had);
+        if !is_over {
+            self.store.push(StoreOperation::PutRecord {
+                kind: RecordKind::Received,
+                owner: publisher.as_str().into(),
+                key: id.to_string().into(),
+                value: "{}".to_owned(),
+                expires: None,
+            });
+        }
+    }
+
+    /// A publish couldn't be kept for all. Is its packet identifier free, its parts mean nothing; else its publisher sends it
+    /// again, and they are known then.
+    pub(super) fn end_unkept(&mut self, parts: Parts, is_free: bool) {
+        let Parts { publisher, id, fingerprint, had, is_over, .. } = parts;
+        if is_free || is_over {
+            self.forget_parts(&publisher, id, &had);
+        } else if !had.is_empty() {
+            self.had_parts.entry(publisher).or_default().insert(id, HadParts { fingerprint, parts: had });
+        }
+    }
+
+    fn forget_parts(&mut self, publisher: &Identity, id: NonZeroU16, had: &[Part]) {
+        for part in had {
             self.store.push(StoreOperation::RemoveRecord {
                 kind: RecordKind::Received,
-                owner: parts.publisher.as_str().into(),
+                owner: publisher.as_str().into(),
                 key: format!("{id} {part}").into(),
             });
         }
     }
 
-    /// Parts of this publish that were had before the gateway was started. They are forgotten with it.
+    /// The session of a publisher is over, and with it what its packet identifiers meant.
+    pub(super) fn end_parts(&mut self, publisher: &Identity) {
+        self.had_parts.swap_remove(publisher);
+        let parts = self.publishes.values_mut().filter_map(|waiting| waiting.parts.as_deref_mut());
+        for parts in parts.filter(|parts| parts.publisher == *publisher) {
+            parts.is_over = true;
+        }
+    }
+
+    /// The publish with this packet identifier that this client's session waits for.
+    pub(super) fn waiting_publish(&self, publisher: &Identity, id: NonZeroU16) -> Option<PublishKey> {
+        let is_it = |parts: &Parts| parts.id == id && parts.publisher == *publisher && !parts.is_over;
+        let mut publishes = self.publishes.iter();
+        publishes.find(|(_, waiting)| waiting.parts.as_deref().is_some_and(is_it)).map(|(key, _)| key)
+    }
+
+    /// Parts of this publish that were had before. They are forgotten with it.
     #[cold]
     pub(super) fn take_had_parts(&mut self, publish: AwaitedPublish) -> Option<HadParts> {
-        let id = publish.received?;
-        let publisher = self.publisher_of(publish.key)?;
-        let of_publisher = self.had_parts.get_mut(&publisher)?;
-        let had = of_publisher.swap_remove(&id)?;
+        let parts = self.publishes.get_mut(publish.key)?.parts.as_deref_mut()?;
+        let of_publisher = self.had_parts.get_mut(&parts.publisher)?;
+        let had = of_publisher.swap_remove(&parts.id)?;
         if of_publisher.is_empty() {
-            self.had_parts.swap_remove(&publisher);
+            self.had_parts.swap_remove(&parts.publisher);
         }
-        if let Some(parts) = self.parts_of(publish.key) {
-            parts.all.extend(had.parts.iter().cloned());
-        }
+        parts.had.extend(had.parts.iter().cloned());
         Some(had)
     }
 

@@ -47,8 +47,6 @@ pub(super) struct Posting<'a> {
     outgoing: Option<Rc<Outgoing>>,
     /// Its acknowledgement, if that waits for others; else null.
     publish: AwaitedPublish,
-    /// Parts of it that were had before the gateway was started.
-    had: &'a [Part],
 }
 
 /// Who published it.
@@ -65,13 +63,7 @@ enum Publisher<'a> {
 impl<'a> Posting<'a> {
     /// A signal.
     pub(super) fn of_signal(view: MessageView<'a>) -> Self {
-        Self {
-            view,
-            publisher: Publisher::InSignal,
-            outgoing: None,
-            publish: AwaitedPublish::default(),
-            had: &[],
-        }
+        Self { view, publisher: Publisher::InSignal, outgoing: None, publish: AwaitedPublish::default() }
     }
 }
 
@@ -121,10 +113,15 @@ impl Shard {
         let waits = request.map(|request| (key, request));
         let publish = self.await_publish(waits, publication.qos, publication.retain);
         let view = publication.view();
-        let had = if self.had_parts.is_empty() { None } else { self.take_had_parts(publish) };
-        let had = had.as_ref().map_or(&[] as &[_], |had| had.of(&view));
-        let posting = Posting { view, publisher: Publisher::Here(key), outgoing: None, publish, had };
-        let result = self.publish_along(&route, posting, now);
+        let posting = Posting { view, publisher: Publisher::Here(key), outgoing: None, publish };
+        let before;
+        let had: &[Part] = if self.had_parts.is_empty() {
+            &[]
+        } else {
+            before = self.take_had_parts(publish);
+            before.as_ref().map_or(&[], |before| before.of(&posting.view))
+        };
+        let result = self.publish_along(&route, posting, had, now);
         if let Some(client) = self.clients.get_mut(key) {
             client.route = Some(route);
         }
@@ -176,27 +173,29 @@ impl Shard {
         }
     }
 
+    /// `had`: parts of it that were had when it came before.
     fn publish_along(
         &mut self,
         route: &Route,
         posting: Posting<'_>,
+        had: &[Part],
         now: Instant,
     ) -> Result<Published, Refusal> {
         let mut posting = posting;
         let mark = self.store.mark();
-        if let Err(refusal) = self.forward_publish(&route.peers, &mut posting, now) {
+        if let Err(refusal) = self.forward_publish(&route.peers, &mut posting, had, now) {
             self.forget_publish(posting.publish.key);
             return Err(refusal);
         }
         match &route.subscribers {
-            _ if self.was_had(posting.had, self.index) => {}
+            _ if self.was_had(had, self.index) => {}
             Some(few) => self.post_to(&mut posting, few, now),
             None => self.post(&mut posting, now),
         }
         if route.has_shares {
-            self.share_posting(&mut posting, now);
+            self.share_posting(&mut posting, had, now);
         }
-        Ok(self.publish_given_out(posting.publish, &posting.view, mark))
+        Ok(self.publish_given_out(posting.publish.key, &posting.view, mark))
     }
 
     /// Gives a message to these clients.
@@ -219,12 +218,12 @@ impl Shard {
     }
 
     /// Gives a message of this shard's clients to the shares that it matches.
-    fn share_posting(&mut self, posting: &mut Posting<'_>, now: Instant) {
+    fn share_posting(&mut self, posting: &mut Posting<'_>, had: &[Part], now: Instant) {
         if !self.shared_topics.is_empty()
             && let OriginView::Topic { topic, .. } = posting.view.origin
         {
             let message = self.outgoing(posting).message.clone();
-            self.share_out(topic, &message, posting.publish, posting.had, now);
+            self.share_out(topic, &message, posting.publish, had, now);
         }
     }
 
@@ -247,11 +246,10 @@ impl Shard {
             publisher: Publisher::Known(&publisher.identity),
             outgoing: None,
             publish: AwaitedPublish::default(),
-            had: &[],
         };
-        self.forward_publish(&peers, &mut posting, now)?;
+        self.forward_publish(&peers, &mut posting, &[], now)?;
         self.post(&mut posting, now);
-        self.share_posting(&mut posting, now);
+        self.share_posting(&mut posting, &[], now);
         Ok(())
     }
 
@@ -282,7 +280,7 @@ impl Shard {
         };
         let publisher = Publisher::Elsewhere(publisher);
         let publish = AwaitedPublish::default();
-        let mut posting = Posting { view, publisher, outgoing: None, publish, had: &[] };
+        let mut posting = Posting { view, publisher, outgoing: None, publish };
         match &route.subscribers {
             Some(few) => self.post_to(&mut posting, few, now),
             None => self.post(&mut posting, now),
@@ -296,7 +294,7 @@ impl Shard {
         let outgoing = Some(Outgoing::new(message.clone()));
         let (view, publish) = (message.view(), AwaitedPublish::default());
         let publisher = Publisher::Known(publisher);
-        let mut posting = Posting { view, publisher, outgoing, publish, had: &[] };
+        let mut posting = Posting { view, publisher, outgoing, publish };
         self.post(&mut posting, now);
     }
 
@@ -318,6 +316,7 @@ impl Shard {
         &mut self,
         peers: &[ShardIndex],
         posting: &mut Posting<'_>,
+        had: &[Part],
         now: Instant,
     ) -> Result<(), Refusal> {
         if let OriginView::Topic { retain: true, .. } = posting.view.origin {
@@ -328,7 +327,7 @@ impl Shard {
                 return Ok(());
             }
             self.counters.publishes += 1;
-            self.retain(&message, posting.publish, posting.had, now);
+            self.retain(&message, posting.publish, had, now);
             return Ok(());
         }
         if peers.iter().any(|&peer| !self.backbone.has_room(peer)) {
@@ -346,7 +345,6 @@ impl Shard {
             let publisher = publisher.map_or("", Identity::as_str);
             let publish = posting.publish;
             let shards = self.backbone.shards();
-            let had = posting.had;
             for &peer in peers {
                 if had.is_empty() || !had.contains(&part_of(peer, shards)) {
                     self.backbone.forward_publish(peer, &posting.view, topic, publisher, publish);
@@ -355,7 +353,6 @@ impl Shard {
             for &peer in peers {
                 if !self.was_had(had, peer) {
                     self.await_peer(publish.key);
-                    self.expect_part(publish, |shard| shard.part_of(peer));
                 }
             }
         }

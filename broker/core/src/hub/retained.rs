@@ -301,7 +301,6 @@ impl Shard {
         let own = self.index;
         for peer in (0..self.backbone.shards()).filter(|&peer| peer != own) {
             self.await_peer(publish.key);
-            self.expect_part(publish, |shard| shard.part_of(peer));
             let deliver = !self.was_had(had, peer);
             let message = message.clone();
             self.backbone.forward(peer, PeerMessage::Retain { message, version, publish, deliver });

@@ -264,7 +264,6 @@ impl Shard {
             Choice::Peer(peer) if self.backbone.has_room(peer) => {
                 let (share, message) = (share.text.clone(), outgoing.message.clone());
                 self.await_peer(publish.key);
-                self.expect_part(publish, |_| (*share).into());
                 self.backbone.forward(peer, PeerMessage::Shared { share, message, publish });
             }
             // The other shard can't take it now, or nobody is left.

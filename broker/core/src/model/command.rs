@@ -80,6 +80,14 @@ pub enum Command<'i> {
         /// The packet identifier.
         id: NonZeroU16,
     },
+    /// The client sends a QoS 2 publish again whose answer was lost with a connection: it is answered like the first, or as
+    /// soon as that is. Answered as [`Command::Publish`] is.
+    Confirm {
+        /// Given back with the answer.
+        request: RequestId,
+        /// The packet identifier.
+        id: NonZeroU16,
+    },
     /// The client says goodbye: nothing is expected of it any more.
     Disconnect {
         /// Whether its will is to be published all the same.
@@ -115,6 +123,7 @@ impl<'i> Command<'i> {
             Self::Subscribe { request, items } => Command::Subscribe { request, items },
             Self::Unsubscribe { request, filters } => Command::Unsubscribe { request, filters },
             Self::Release { id } => Command::Release { id },
+            Self::Confirm { request, id } => Command::Confirm { request, id },
             Self::Disconnect { with_will, session_expiry } => {
                 Command::Disconnect { with_will, session_expiry }
             }

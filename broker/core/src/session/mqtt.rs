@@ -199,7 +199,8 @@ impl MqttSession {
             (Reply::Done(request), Phase::Open) => self.answer_publish(request, None),
             (Reply::Refused(request, refusal), Phase::Open) => self.answer_publish(request, Some(refusal)),
             // Before version 5 there is no refusal, and an acknowledgement would be a lie: the client is to come again.
-            (Reply::NotKept(_, refusal), Phase::Open) if !self.link.is_expressive() => {
+            (Reply::NotKept(request, refusal), Phase::Open) if !self.link.is_expressive() => {
+                self.forget_unkept(request);
                 self.close(reasons::for_disconnect(refusal.reason), &refusal.text);
             }
             (Reply::NotKept(request, refusal), Phase::Open) => self.answer_publish(request, Some(refusal)),
@@ -342,6 +343,26 @@ impl MqttSession {
             // The hub alone knows it.
             Filter::Topic(_) => {}
         }
+    }
+
+    /// A publish wasn't kept, which its client is told by the end of the connection: its repetition is a new one.
+    fn forget_unkept(&mut self, request: RequestId) {
+        self.state.outstanding.retain(|outstanding| {
+            outstanding.request != request.0 || !matches!(outstanding.pending, state::Pending::Publish { .. })
+        });
+        if let Some(id) = connect::packet_id(request.0) {
+            self.state.forget_received(id);
+        }
+    }
+
+    /// A QoS 2 publish that was taken wasn't kept after all, and its client isn't there to be told.
+    pub fn forget_received(&mut self, id: NonZeroU16) {
+        self.state.forget_received(id);
+    }
+
+    /// Whether a publish that isn't kept is refused, so that its packet identifier is free; else its client sends it again.
+    pub fn is_expressive(&self) -> bool {
+        self.link.is_expressive()
     }
 
     /// Remembers that a QoS 2 publish with this packet identifier was taken before the gateway started.

@@ -376,6 +376,11 @@ impl Gateway {
         self.pump();
     }
 
+    /// Batches that the store hasn't committed.
+    pub fn uncommitted(&self) -> usize {
+        self.uncommitted.values().map(VecDeque::len).sum()
+    }
+
     // -- connecting ---------------------------------------------------------------------------------------
 
     /// Gives all shards other rules, and waits until all clients were judged by them.

@@ -18,6 +18,11 @@ fn each(story: impl Fn(Broker, Version)) {
 }
 
 impl Broker {
+    /// Whether no shard waits for the store.
+    fn all_committed(&self) -> bool {
+        self.gateway.uncommitted() == 0
+    }
+
     /// From here on the store commits nothing, or goes on.
     fn stick(&mut self, stuck: bool) {
         self.gateway.store_stuck = stuck;
@@ -231,6 +236,95 @@ fn a_qos_2_publish_reaches_each_once_whichever_shards_had_committed() {
                 assert_eq!(shared, 2, "one of the share for each: stuck {stuck} retain {retain}");
             });
         }
+    }
+}
+
+/// Its connection is lost before its publish is committed on all shards, and the gateway is killed afterwards or not: who has
+/// it then is told so when it sends it again, and only when it's true.
+#[test]
+fn a_qos_2_publish_whose_connection_was_lost_is_acknowledged_when_it_is_kept() {
+    for stuck in 1..8_u16 {
+        for killed in [false, true] {
+            each(|mut broker, version| {
+                let mut other = broker.connect(version, "other", &How::kept());
+                let names = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"];
+                for name in names {
+                    let mut kept = broker.connect(version, name, &How::kept());
+                    broker.subscribe(&mut kept, "a", 2);
+                    broker.lose(kept);
+                }
+                broker.gateway.stuck_shards = (0..3).filter(|shard| stuck & (1 << shard) != 0).collect();
+                let publish = publish(2, 5, "a", "once");
+                broker.publish_as(&mut other, &publish, &[]);
+                broker.lose(other);
+                let (mut other, _) = broker.try_connect(version, "other", &How::kept());
+                let again = Publish { dup: true, ..publish };
+                let mut answered = false;
+                for _ in 0..2 {
+                    let early = broker.publish_as(&mut other, &again, &[]);
+                    assert!(early.is_empty() || broker.all_committed(), "not kept yet: {early:?}");
+                    answered |= !early.is_empty();
+                }
+                broker.gateway.stuck_shards.clear();
+                broker.gateway.pump();
+                answered |= broker.heard(&mut other).contains(&"PUBREC 5 00".to_owned());
+                assert!(answered);
+                if killed {
+                    broker.gateway.restart();
+                    (other, _) = broker.resume(version, "other", &How::kept());
+                    broker.publish_as(&mut other, &again, &[]);
+                }
+                assert_eq!(broker.pubrel(&mut other, 5), ["PUBCOMP 5 00"]);
+                assert_eq!(broker.gateway.store.records(RecordKind::Received), 0);
+                for name in names {
+                    let (mut kept, heard) = broker.resume(version, name, &How::kept());
+                    assert_eq!(broker.take_all(&mut kept, heard), ["once"], "{name} stuck {stuck} {killed}");
+                }
+            });
+        }
+    }
+}
+
+/// The disk is full when a QoS 2 publish is to be kept, and its connection is lost before that shows.
+#[test]
+fn a_qos_2_publish_that_was_not_kept_is_a_new_one_when_it_comes_again() {
+    let story = |mut broker: Broker, version, early| {
+        let mut other = broker.connect(version, "other", &How::kept());
+        let names = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"];
+        for name in names {
+            let mut kept = broker.connect(version, name, &How::kept());
+            broker.subscribe(&mut kept, "a", 2);
+            broker.lose(kept);
+        }
+        let now = bugle_core::model::Instant::from_millis(1000);
+        // Full for one shard, as it may be seen at different moments.
+        let last = broker.gateway.shards.len() - 1;
+        broker.gateway.shards[last].handle_store(StoreEvent::Unavailable("the disk is full".into()), now);
+        let once = publish(2, 5, "a", "once");
+        broker.gateway.hold(early);
+        let heard = broker.publish_as(&mut other, &once, &[]).join(" ");
+        assert!(!heard.contains("PUBREC 5 00"), "{heard}");
+        if broker.gateway.is_open(other.who) {
+            broker.lose(other);
+        }
+        broker.gateway.hold(false);
+        broker.gateway.pump();
+        broker.gateway.shards[last].handle_store(StoreEvent::Available, now);
+        let (mut other, _) = broker.resume(version, "other", &How::kept());
+        let again = Publish { dup: true, ..once };
+        assert_eq!(broker.publish_as(&mut other, &again, &[]), ["PUBREC 5 00"]);
+        assert_eq!(broker.pubrel(&mut other, 5), ["PUBCOMP 5 00"]);
+        assert_eq!(broker.gateway.store.records(RecordKind::Received), 0);
+        for name in names {
+            let (mut kept, heard) = broker.resume(version, name, &How::kept());
+            let payloads = broker.take_all(&mut kept, heard);
+            // Version 5 was told that it is to publish anew, and did.
+            let most = if version == V5 { 2 } else { 1 };
+            assert!((1..=most).contains(&payloads.len()), "{name} {payloads:?}");
+        }
+    };
+    for early in [false, true] {
+        each(|broker, version| story(broker, version, early));
     }
 }
 

@@ -147,7 +147,8 @@ impl MqttSession {
             }
         };
         if is_heard {
-            let pending = Pending::Publish { qos, about, answer: None };
+            let is_plain = matches!(command, Command::Publish { .. });
+            let pending = Pending::Publish { qos, is_plain, about, answer: None };
             self.state.outstanding.push_back(Outstanding { request: request.0, pending });
         }
         Some((packet.len(), command))

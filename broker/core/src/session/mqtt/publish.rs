@@ -36,8 +36,10 @@ impl MqttSession {
                 }
             },
         };
-        if !self.is_new(publish) {
-            return None;
+        match self.novelty(publish) {
+            Novelty::New => {}
+            Novelty::None => return None,
+            Novelty::Unconfirmed(id) => return Some(self.confirm(id)),
         }
         let request = RequestId(self.state.number(publish.packet_id));
         let judged = self.judged(&topic, publish, request, now);
@@ -58,17 +60,33 @@ impl MqttSession {
                 (Command::Refuse { request, refusal }, about)
             }
         };
-        let pending = Pending::Publish { qos: publish.qos, about, answer: None };
+        let is_plain = matches!(command, Command::Publish { .. });
+        let pending = Pending::Publish { qos: publish.qos, is_plain, about, answer: None };
         self.state.outstanding.push_back(Outstanding { request: request.0, pending });
         Some(command)
     }
 
-    /// Whether this is not one that came before [MQTT-4.3.3-10]. It may close the connection.
-    fn is_new(&mut self, publish: &Publish<'_>) -> bool {
-        let Some(id) = publish.packet_id else { return true };
-        if publish.qos == QoS::ExactlyOnce && self.state.received.contains(&id) {
+    /// Asks what became of a QoS 2 publish: the client sends it again, since it wasn't answered.
+    fn confirm(&mut self, id: NonZeroU16) -> Command<'static> {
+        self.state.unconfirmed.remove(&id);
+        let request = RequestId(id.get().into());
+        let pending = Pending::Publish { qos: QoS::ExactlyOnce, is_plain: true, about: None, answer: None };
+        self.state.outstanding.push_back(Outstanding { request: request.0, pending });
+        Command::Confirm { request, id }
+    }
+
+    /// Whether this is one that came before [MQTT-4.3.3-10]. It may close the connection.
+    fn novelty(&mut self, publish: &Publish<'_>) -> Novelty {
+        let Some(id) = publish.packet_id else { return Novelty::New };
+        if publish.qos == QoS::ExactlyOnce
+            && self.state.received.contains(&id)
+            && !self.state.is_outstanding(id)
+        {
+            if self.state.unconfirmed.contains(&id) {
+                return Novelty::Unconfirmed(id);
+            }
             self.link.write_ack(PacketType::PubRec, id, ReasonCode::Success);
-            return false;
+            return Novelty::None;
         }
         if self.state.is_outstanding(id) {
             // A repetition is answered with the first one. QoS 2 needs no DUP for that.
@@ -76,7 +94,7 @@ impl MqttSession {
             if !repeats || !self.state.is_publishing(id, publish.qos) {
                 self.refuse_id_in_use(publish.qos, id);
             }
-            return false;
+            return Novelty::None;
         }
         // [MQTT-3.3.4-9]; before version 5 nothing was announced.
         let maximum = if self.link.is_expressive() {
@@ -86,9 +104,9 @@ impl MqttSession {
         };
         if self.state.unfinished_publishes() >= maximum {
             self.fault(ReasonCode::ReceiveMaximumExceeded, "more unfinished publishes than announced");
-            return false;
+            return Novelty::None;
         }
-        true
+        Novelty::New
     }
 
     /// Two answers with one identifier could not be told apart. Before version 5 no answer says so.
@@ -255,8 +273,12 @@ impl MqttSession {
             let kind = if qos == QoS::ExactlyOnce { PacketType::PubRec } else { PacketType::PubAck };
             let properties = writer.finish().unwrap_or(Properties::EMPTY);
             self.link.write_explained_ack(kind, id, reason, properties);
-            if qos == QoS::ExactlyOnce && !reason.is_failure() {
-                self.state.received.insert(id);
+            if qos == QoS::ExactlyOnce {
+                if reason.is_failure() {
+                    self.state.forget_received(id);
+                } else {
+                    self.state.received.insert(id);
+                }
             }
         }
         if let Some(refusal) = refusal {
@@ -266,6 +288,7 @@ impl MqttSession {
 
     pub(super) fn handle_pubrel(&mut self, ack: &Ack<'_>) -> Option<Command<'static>> {
         let was_there = self.state.received.remove(&ack.packet_id);
+        self.state.unconfirmed.remove(&ack.packet_id);
         if was_there && self.state.lasts {
             return Some(Command::Release { id: ack.packet_id });
         }
@@ -278,6 +301,15 @@ impl MqttSession {
         self.link.write_ack(PacketType::PubComp, ack.packet_id, reason);
         None
     }
+}
+
+/// Whether a publish is one that came before.
+enum Novelty {
+    New,
+    /// It did, and is answered as far as it can be.
+    None,
+    /// It did, and its answer was lost before it was there.
+    Unconfirmed(NonZeroU16),
 }
 
 /// Whether nothing comes of the hub's answer: QoS 0 has none, and a refusal comes by itself.

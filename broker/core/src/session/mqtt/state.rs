@@ -22,6 +22,8 @@ pub(super) struct SessionState {
     pub(super) in_flight: InFlight,
     /// Identifiers of QoS 2 publishes that were taken and not yet released [MQTT-4.3.3-10].
     pub(super) received: BTreeSet<NonZeroU16>,
+    /// Those of them of which the hub hadn't said that they are kept when the connection was lost.
+    pub(super) unconfirmed: BTreeSet<NonZeroU16>,
     /// Asked of the hub and unanswered, in order; bounded by `requests_per_client`, or one more where a packet
     /// makes two requests.
     pub(super) outstanding: VecDeque<Outstanding>,
@@ -50,6 +52,7 @@ impl SessionState {
             me: None,
             in_flight: InFlight::new(),
             received: BTreeSet::new(),
+            unconfirmed: BTreeSet::new(),
             outstanding: VecDeque::new(),
             unidentified: 0,
             groups: BTreeMap::new(),
@@ -80,17 +83,31 @@ impl SessionState {
     /// What belongs to the connection is over. A QoS 2 publish that the hub has was taken, though its sender
     /// doesn't know it yet: its repetition is none [MQTT-4.3.3-10].
     pub(super) fn end_connection(&mut self) {
-        let outstanding = std::mem::take(&mut self.outstanding);
-        let taken = outstanding.iter().filter_map(|outstanding| match outstanding.pending {
-            // A refusal that its sender didn't hear of is judged again.
-            Pending::Publish { answer: Some(Answer::Refused(_)), .. } => None,
-            Pending::Publish { qos: QoS::ExactlyOnce, .. } => {
-                u16::try_from(outstanding.request).ok().and_then(NonZeroU16::new)
+        for outstanding in std::mem::take(&mut self.outstanding) {
+            let id = u16::try_from(outstanding.request).ok().and_then(NonZeroU16::new);
+            match (outstanding.pending, id) {
+                // A refusal that its sender didn't hear of is judged again.
+                (Pending::Publish { answer: Some(Answer::Refused(_)), .. }, Some(id)) => {
+                    self.forget_received(id);
+                }
+                (Pending::Publish { qos: QoS::ExactlyOnce, is_plain, answer, .. }, Some(id)) => {
+                    self.received.insert(id);
+                    if self.lasts && is_plain && answer.is_none() {
+                        self.unconfirmed.insert(id);
+                    } else {
+                        self.unconfirmed.remove(&id);
+                    }
+                }
+                _ => {}
             }
-            _ => None,
-        });
-        self.received.extend(taken);
+        }
         self.notices = VecDeque::new();
+    }
+
+    /// A QoS 2 publish wasn't taken after all: its repetition is a new one.
+    pub(super) fn forget_received(&mut self, id: NonZeroU16) {
+        self.received.remove(&id);
+        self.unconfirmed.remove(&id);
     }
 
     /// Takes the oldest request with this number that `is_meant` accepts.
@@ -150,6 +167,8 @@ pub(super) struct Outstanding {
 pub(super) enum Pending {
     Publish {
         qos: QoS,
+        /// It is a message to a plain topic.
+        is_plain: bool,
         /// For a notice, should it be refused.
         about: Option<About>,
         /// The hub's answer, where an earlier publish has none yet: acknowledgements leave in the order of

@@ -72,7 +72,10 @@ fn run(pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
                     script.reply(Reply::Unsubscribed(request, vec![true; filters.len()]));
                 }
                 Command::Moderate { request, .. } => script.done(request.0),
-                Command::Disconnect { .. } | Command::Authenticate { .. } | Command::Release { .. } => {}
+                Command::Disconnect { .. }
+                | Command::Authenticate { .. }
+                | Command::Release { .. }
+                | Command::Confirm { .. } => {}
             }
         }
         script.session.poll_transmit(&mut out, script.now);
