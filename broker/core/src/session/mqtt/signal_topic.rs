@@ -231,7 +231,8 @@ pub(super) fn percent_decoded(value: &str) -> Option<Cow<'_, str>> {
 
 /// Of outside text, as much as an error message should repeat.
 pub(super) fn shown(text: &str) -> &str {
-    let mut end = text.len().min(64);
+    // No text of MQTT may have a NUL in it: the refusal would have to go without its reason.
+    let mut end = text.find(char::is_control).unwrap_or(text.len()).min(64);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
