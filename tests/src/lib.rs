@@ -37,7 +37,7 @@ pub use gateway::{Gateway, Setup};
 pub use mosquitto::{mosquitto_pub, mosquitto_rr, mosquitto_sub};
 pub use mqtt_bytes::{
     RawClient, connect_packet, connect_packet_with_will, device_hello, disconnect_reason, mqtt_packet,
-    publish_packet, subscribe_packet,
+    packet as raw_packet, publish_packet, subscribe_packet, text as raw_text,
 };
 pub use program::{Finished, Program};
 

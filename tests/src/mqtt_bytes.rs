@@ -85,8 +85,8 @@ fn packet_length(bytes: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-/// A packet of these parts.
-fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
+/// An MQTT packet of these parts, whatever they are.
+pub fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     let mut packet = vec![first];
     let mut length = body.len();
@@ -100,7 +100,8 @@ fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
     packet
 }
 
-fn text(text: &str) -> Vec<u8> {
+/// A string as MQTT has it: its length, and its bytes.
+pub fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat()
 }
 
