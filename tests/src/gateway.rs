@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::time::sleep;
 
 use crate::{Finished, PATIENCE, Program, bugle_program, soon};
@@ -16,6 +18,7 @@ use crate::{Finished, PATIENCE, Program, bugle_program, soon};
 pub struct Setup {
     config: String,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -39,6 +42,13 @@ impl Setup {
         self
     }
 
+    /// With this in its environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts it and waits until it says that it listens.
     pub async fn start(self) -> Gateway {
         let file = ConfigFile::new(&self.config);
@@ -48,7 +58,9 @@ impl Setup {
                 .into();
         arguments.push(file.0.display().to_string());
         arguments.extend(self.arguments);
-        let mut program = Program::start(bugle_program(), &arguments);
+        let mut command = Command::new(bugle_program());
+        command.args(&arguments).envs(self.environment).stdin(Stdio::null());
+        let mut program = Program::spawn(command);
         let address = |line: &str| {
             let digits = |text: &str| text.split('/').next().and_then(|text| text.parse::<SocketAddr>().ok());
             line.split_whitespace().map(|word| word.trim_start_matches("http://")).find_map(digits)

@@ -25,6 +25,8 @@ mod readme;
 mod rules;
 mod slow_reader;
 mod soak;
+#[cfg(target_os = "linux")]
+mod store;
 mod sys_topics;
 mod tls;
 mod tokens;
