@@ -19,6 +19,7 @@ mod mosquitto;
 mod mqtt_refusals;
 mod mqtt_standard;
 mod operator;
+mod overload;
 mod passwords;
 mod presence;
 mod readme;
