@@ -200,3 +200,35 @@ async fn a_directory_that_cannot_be_used_is_refused_with_what_to_do() {
     let refused = Program::run(bugle_program(), &serve, b"").await.expect(1);
     assert!(refused.err.contains(&file) && refused.err.contains("--data-dir"), "{refused:?}");
 }
+
+/// docs/operations.md says for each failure which test shows it.
+#[test]
+fn every_failure_in_the_operators_table_has_a_test_that_is_there() {
+    let root = bugle_tests::source("");
+    let text = std::fs::read_to_string(root.join("docs/operations.md")).unwrap();
+    let (_, table) = text.split_once("## When something fails").unwrap();
+    let rows = table.lines().skip_while(|line| !line.starts_with("| ---")).skip(1);
+    let mut sources = String::new();
+    for folder in ["broker/src", "broker/core/tests", "tests/tests"] {
+        read_sources(&root.join(folder), &mut sources);
+    }
+    let mut count = 0;
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        let last = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap();
+        let name = last.split('`').nth(1).unwrap_or_else(|| panic!("no test in: {row}"));
+        assert!(sources.contains(&format!("fn {name}(")), "there is no test {name}");
+        count += 1;
+    }
+    assert!(count >= 10, "{count}");
+}
+
+fn read_sources(folder: &std::path::Path, into: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            read_sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}

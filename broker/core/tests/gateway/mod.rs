@@ -376,6 +376,11 @@ impl Gateway {
         self.pump();
     }
 
+    /// The machine's clock is set, which the gateway sees when it is started again.
+    pub fn set_clock(&mut self, by: i64) {
+        self.wall_at_start.0 = self.wall_at_start.0.saturating_add_signed(by);
+    }
+
     /// Batches that the store hasn't committed.
     pub fn uncommitted(&self) -> usize {
         self.uncommitted.values().map(VecDeque::len).sum()

@@ -381,6 +381,32 @@ fn sessions_end_when_they_would_have_ended() {
     });
 }
 
+/// The clock of the machine was set while the gateway was down.
+#[test]
+fn a_clock_that_was_set_shifts_what_is_kept_and_loses_nothing_else() {
+    for hours in [-48_i64, 48] {
+        each(|mut broker, version| {
+            let mut other = broker.fresh(version, "other");
+            let mut kept = broker.connect(version, "kept", &How::kept());
+            broker.subscribe(&mut kept, "a", 1);
+            broker.lose(kept);
+            broker.publish(&mut other, 1, 1, "a", "endless");
+            if version == V5 {
+                let ends = Publish { ..publish(1, 2, "a", "ending") };
+                broker.publish_as(&mut other, &ends, &[Property::MessageExpiryInterval(3600)]);
+            }
+            broker.gateway.set_clock(hours * 3_600_000);
+            broker.gateway.restart();
+            let (mut kept, heard) = broker.resume(version, "kept", &How::kept());
+            let all: &[&str] = if version == V5 && hours < 0 { &["endless", "ending"] } else { &["endless"] };
+            assert_eq!(broker.take_all(&mut kept, heard), all);
+            let mut other = broker.fresh(version, "other");
+            broker.publish(&mut other, 1, 3, "a", "more");
+            assert!(broker.heard(&mut kept).join(" ").contains("more"));
+        });
+    }
+}
+
 /// A disk that is full stops what has to last, and nothing else.
 #[test]
 fn what_cannot_be_kept_is_refused_and_the_rest_goes_on() {
