@@ -315,6 +315,11 @@ impl ShardHost {
         self.wake.notify_one();
     }
 
+    /// Whether other shards may not know yet what this one's clients are subscribed to.
+    pub fn awaits_peers(&self) -> bool {
+        self.shard.borrow().awaits_peers()
+    }
+
     /// Tells the shard what the store says.
     pub fn handle_store(&self, event: StoreEvent) {
         self.tick();

@@ -3,11 +3,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
+use std::time::Duration;
 
 use bugle_core::backbone::ShardIndex;
 use bugle_core::store::{Restored, StoreBatch};
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
+use tokio::time::sleep;
 
 use super::exchange::{Exchange, Mail};
 use super::rows::ReadError;
@@ -64,6 +66,10 @@ pub async fn serve(host: Rc<ShardHost>, end: StoreEnd) {
             host.handle_restored(restored);
         }
         yield_now().await;
+    }
+    // The other shards may be busy with what they get themselves.
+    while host.awaits_peers() {
+        sleep(Duration::from_millis(1)).await;
     }
     // Who waited for it may have gone.
     let _ = is_restored.send(Ok(()));

@@ -9,11 +9,22 @@ use bugle_core::model::{Instant, Limits};
 use bugle_core::rules::Rules;
 use bugle_core::store::WallTime;
 
-use crate::plan::Plan;
 use crate::random::Random;
 
 /// Batches that a FIFO holds, as in the process.
 const BATCHES: usize = 4;
+
+/// What a gateway is started with.
+pub struct Setup {
+    /// How many shards.
+    pub shards: u16,
+    /// Its bounds.
+    pub limits: Arc<Limits>,
+    /// Who may do what.
+    pub rules: Arc<Rules>,
+    /// It has a store, and this is the wall clock at its moment 0.
+    pub durable_since: Option<WallTime>,
+}
 
 /// One run of the gateway.
 pub struct Gateway {
@@ -38,20 +49,20 @@ struct Fifo {
 
 impl Gateway {
     /// One that starts now.
-    pub fn new(plan: &Plan, rules: &Arc<Rules>, started: u64, random: &mut Random) -> Self {
-        let limits = Arc::new(plan.limits.clone());
+    pub fn new(setup: &Setup, started: u64, random: &mut Random) -> Self {
+        let limits = setup.limits.clone();
         let credentials = Arc::new(Credentials::open());
-        let shards = (0..plan.shards).map(|index| {
+        let shards = (0..setup.shards).map(|index| {
             let mut random = Random(random.next());
             let config = ShardConfig {
                 index,
-                shards: plan.shards,
+                shards: setup.shards,
                 limits: limits.clone(),
                 prefix: "sig".into(),
-                rules: rules.clone(),
+                rules: setup.rules.clone(),
                 credentials: credentials.clone(),
-                durable: false,
-                wall_at_start: WallTime::default(),
+                durable: setup.durable_since.is_some(),
+                wall_at_start: setup.durable_since.unwrap_or_default(),
             };
             Shard::new(config, Box::new(move |bytes| bytes.fill_with(|| random.next() as u8)))
         });

@@ -9,7 +9,7 @@ use bugle_core::rules::Rules;
 use bugle_core::session::{FirstPacket, first_packet};
 
 use crate::client::{Body, Client};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Setup};
 use crate::ledger::{Ledger, NEVER};
 use crate::link::{End, Link, Mark};
 use crate::message::{Moment, Target, What};
@@ -71,7 +71,7 @@ impl<'a> World<'a> {
     pub fn new(plan: Plan, rules: Rules, clients: Vec<Client<'a>>, mut random: Random, trace: Trace) -> Self {
         let rules = Arc::new(rules);
         let now = Moment { step: 0, at: 1000 };
-        let gateway = Gateway::new(&plan, &rules, now.at, &mut random);
+        let gateway = Gateway::new(&setup(&plan, &rules), now.at, &mut random);
         Self {
             ledger: Ledger::new(plan.clone(), trace.keeps_lines()),
             touched: vec![false; plan.shards.into()],
@@ -492,7 +492,7 @@ impl<'a> World<'a> {
     fn restart(&mut self) {
         self.begin_step(12);
         self.say(|| "the gateway starts".to_owned());
-        self.gateway = Some(Gateway::new(&self.plan, &self.rules, self.now.at, &mut self.random));
+        self.gateway = Some(Gateway::new(&setup(&self.plan, &self.rules), self.now.at, &mut self.random));
         self.touched = vec![false; self.plan.shards.into()];
         self.unaware = vec![false; self.plan.shards.into()];
     }
@@ -692,4 +692,9 @@ fn hexadecimal(bytes: &[u8]) -> String {
     const SHOWN: usize = 32;
     let shown: Vec<_> = bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
     shown.join(" ") + if bytes.len() > SHOWN { " ..." } else { "" }
+}
+
+fn setup(plan: &Plan, rules: &Arc<Rules>) -> Setup {
+    let limits = Arc::new(plan.limits.clone());
+    Setup { shards: plan.shards, limits, rules: rules.clone(), durable_since: None }
 }

@@ -24,8 +24,8 @@ async fn prlimit_a_gateway_that_has_run_out_of_files_serves_who_is_there_and_let
         let bytes = connect_packet(5, &format!("crowd-{n}"), 0);
         crowd.push(RawClient::open(&gateway, &bytes).await);
     }
-    for n in 0..3 {
-        assert_eq!(crowd[n].packet().await.unwrap().0, 0x20, "there was room for {n}");
+    for client in &mut crowd[..3] {
+        assert_eq!(client.packet().await.unwrap().0, 0x20, "there was room for it");
     }
     // The kernel holds the others; who is in notices nothing.
     for text in ["one", "two"] {

@@ -65,6 +65,7 @@ impl Shard {
             (Kept::Not, _) => {
                 waiting.failed = true;
                 waiting.awaited -= 1;
+                self.note_own_parts(publish, kept, message);
             }
             (Kept::Nothing, false) => waiting.awaited -= 1,
             (Kept::WhenCommitted, false) => self.store.after(AfterCommit::Publish(publish)),
@@ -90,9 +91,9 @@ impl Shard {
 
     /// Its publisher is answered at once; answers that may still come find nobody.
     pub(super) fn forget_publish(&mut self, publish: PublishKey) {
-        let parts = self.publishes.remove(publish).and_then(|waiting| waiting.parts);
+        let Some(WaitingPublish { key, parts, .. }) = self.publishes.remove(publish) else { return };
         if let Some(parts) = parts.filter(|parts| !parts.is_received) {
-            let is_free = self.frees_identifier(&parts);
+            let is_free = self.frees_identifier(self.current(key));
             self.end_unkept(*parts, is_free);
         }
     }
@@ -121,18 +122,19 @@ impl Shard {
             return self.reply(key, Reply::Done(request), now);
         }
         if let Some(parts) = parts {
-            let is_free = self.frees_identifier(&parts);
+            let is_free = self.frees_identifier(key);
             self.forget_received(&parts);
             self.end_unkept(*parts, is_free);
         }
         self.tell_not_kept(key, request, now);
     }
 
-    /// Whether a refusal of this publish reaches its publisher, to whom its packet identifier is then free.
-    fn frees_identifier(&self, parts: &Parts) -> bool {
-        let client = self.by_identity.get(&parts.publisher).and_then(|key| self.clients.get(*key));
-        client.filter(|client| client.away.is_none()).is_some_and(|client| match &client.session {
-            Session::Mqtt(session) => session.is_expressive(),
+    /// Whether a refusal that is given to this connection reaches its client, to whom the packet identifier is then free.
+    fn frees_identifier(&self, key: ConnectionKey) -> bool {
+        let client =
+            self.clients.get(key).filter(|client| client.identity.is_some() && client.away.is_none());
+        client.is_some_and(|client| match &client.session {
+            Session::Mqtt(session) => session.is_expressive() && session.is_open(),
             Session::Device(_) => false,
         })
     }
@@ -164,9 +166,10 @@ impl Shard {
         let identity = self.clients.get(key).and_then(|client| client.identity.clone());
         let origin = self.origin(key);
         let publish = identity.and_then(|identity| self.waiting_publish(&identity, id));
-        match publish.and_then(|publish| self.publishes.get_mut(publish)) {
-            Some(waiting) => (waiting.key, waiting.request) = (origin, request),
-            None => self.reply_when_kept(key, Reply::Done(request), now),
+        if let Some(waiting) = publish.and_then(|publish| self.publishes.get_mut(publish)) {
+            (waiting.key, waiting.request) = (origin, request);
+        } else if !self.ask_again(key, request) {
+            self.reply_when_kept(key, Reply::Done(request), now);
         }
     }
 

@@ -205,6 +205,14 @@ impl Shard {
         let Some(key) = self.queues.of(client.as_str()) else { return };
         let Some(queue) = self.queues.get_mut(key) else { return };
         let Some((after, last)) = queue.fetching.take() else { return };
+        let connection = self.by_identity.get(client).copied();
+        if queue.before_disk().is_some_and(|before| before < after) {
+            // What was in the mailbox went back when a connection was lost: it has its turn before these.
+            return match connection {
+                Some(connection) => self.load_queue(connection),
+                None => self.hand_on_queue(key),
+            };
+        }
         let last = match messages.last() {
             Some(found) if more => found.sequence.0,
             _ => last,
@@ -218,7 +226,6 @@ impl Shard {
             self.counters.queued_lost += 1;
             self.end_kept(key, sequence, Status::Offline, now);
         }
-        let connection = self.by_identity.get(client).copied();
         if connection.is_none() {
             return self.hand_on_fetched(key, messages, now);
         }
@@ -314,13 +321,11 @@ impl Shard {
             return Replayed::As(kept.reception());
         };
         let Some(client) = self.clients.get(key) else { return Replayed::Later };
-        let (object, reception) = match group {
-            Some(group) => {
-                let member = self.groups.get(group).and_then(|members| members.get(&key));
-                (Object::Group(group.as_str()), member.map(|member| member.reception))
-            }
-            None => (Object::Client(sender.as_str()), client.inbox),
+        let object = match group {
+            Some(group) => Object::Group(group.as_str()),
+            None => Object::Client(sender.as_str()),
         };
+        let reception = self.present_reception(key, message);
         if !self.client_may(key, Action::Receive, object) {
             return Replayed::Never(Status::Denied);
         }
@@ -332,6 +337,17 @@ impl Shard {
                 Replayed::Later
             }
             (None, Some(_)) => Replayed::Never(Status::NotMember),
+        }
+    }
+
+    /// How a client is subscribed to what a signal came by.
+    pub(super) fn present_reception(&self, key: ConnectionKey, message: &Message) -> Option<Reception> {
+        match &message.origin {
+            Origin::Signal { group: Some(group), .. } => {
+                self.groups.get(group)?.get(&key).map(|member| member.reception)
+            }
+            Origin::Signal { group: None, .. } => self.clients.get(key)?.inbox,
+            Origin::Topic { .. } => None,
         }
     }
 
@@ -363,6 +379,7 @@ impl Shard {
                 }
                 return;
             }
+            Settled::Unanswerable => return self.end_kept(key, sequence, Status::Unconfirmed, now),
             Settled::Final(status) => return self.end_kept(key, sequence, status, now),
         }
         if let Some(slot) = self.queues.get_mut(key).and_then(|queue| queue.signal_mut(sequence)?.tracker) {

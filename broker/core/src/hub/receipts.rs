@@ -80,10 +80,15 @@ impl Tracker {
             (_, Settled::Written) => *progress = Progress::Written,
             (_, Settled::Taken) => *progress = Progress::Taken,
             (_, Settled::Received(_)) => {}
-            (_, Settled::Final(status)) => {
-                *progress = Progress::Final(status);
-                self.open -= 1;
-            }
+            (_, Settled::Unanswerable) => self.end(index, Status::Unconfirmed),
+            (_, Settled::Final(status)) => self.end(index, status),
+        }
+    }
+
+    fn end(&mut self, index: u32, status: Status) {
+        if let Some(recipient) = self.recipients.get_mut(index as usize) {
+            recipient.progress = Progress::Final(status);
+            self.open -= 1;
         }
     }
 

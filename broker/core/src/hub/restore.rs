@@ -197,7 +197,11 @@ impl Shard {
         let share = kept.share.as_deref().and_then(|text| self.shares.id_of(text));
         let sequence = found.sequence.0;
         let slot = Some(ReceiptSlot::Queue { queue, sequence: sequence as u32 });
-        let delivery = Delivery { slot, share, ..Delivery::new(outgoing, kept.reception()) };
+        // It was written as the client is subscribed, which may be otherwise than when it was kept.
+        let key = self.by_identity.get(client).copied();
+        let present = key.and_then(|key| self.present_reception(key, &outgoing.message));
+        let delivery =
+            Delivery { slot, share, ..Delivery::new(outgoing, present.unwrap_or(kept.reception())) };
         let (bytes, is_shared) = (delivery.size() as u32, kept.share.is_some());
         let signal = kept.signal.then(|| Box::new(KeptSignal { receipt: kept.receipt(), tracker: None }));
         let session = self.by_identity.get(client).copied().and_then(|key| self.clients.get_mut(key));

@@ -8,7 +8,7 @@ use crate::backbone::{
     AcceptedSignal, Backbone, Envelope, PeerMessage, ShardIndex, ShardReport, Share, owner,
 };
 use crate::model::{
-    About, Addressed, ClientId, Identity, Instant, Limits, Map, Reason, ReceiptCounts, ReceiptMode,
+    About, Addressed, ClientId, Identity, Instant, Limits, Map, QoS, Reason, ReceiptCounts, ReceiptMode,
     ReceiptReport, Recipients, Refusal, Reply, RequestId, Set, Signal, SignalOptions, Status, Target,
 };
 use crate::rules::{Action, Actor, Object};
@@ -44,6 +44,8 @@ pub(super) struct InFlight {
     addressed: Rc<Addressed>,
     /// What is noted of recipients.
     tracked: ReceiptMode,
+    /// Who sent it at QoS 2, by which packet identifier, if it is to be kept: its repetition may ask for the answer.
+    asked_by: Option<(ClientId, RequestId)>,
     /// Its number, if ends of queued recipients are awaited.
     stored_as: Option<u64>,
     /// Shards whose mailboxes haven't said yet that they took or refused it.
@@ -348,6 +350,9 @@ impl Shard {
             sender: options.id.as_ref().map(|_| sender.clone()),
             addressed: signal.addressed.clone(),
             tracked: tracked(signal),
+            asked_by: (options.store && signal.qos == QoS::ExactlyOnce)
+                .then(|| waits.map(|(_, request)| (sender.clone(), request)))
+                .flatten(),
             stored_as: None,
             awaiting_taken: shards,
             awaiting_final: shards,
@@ -355,6 +360,21 @@ impl Shard {
             counts: ReceiptCounts::default(),
             entries: Vec::new(),
         })
+    }
+
+    /// A QoS 2 send comes again on another connection, while what came of it isn't known: whoever asks last is answered. False:
+    /// it is known.
+    pub(super) fn ask_again(&mut self, key: ConnectionKey, request: RequestId) -> bool {
+        let origin = self.origin(key);
+        let Some(sender) = self.clients.get(key).and_then(|client| client.client_id.as_ref()) else {
+            return false;
+        };
+        let is_it = |in_flight: &&mut InFlight| {
+            !in_flight.acknowledged
+                && in_flight.asked_by.as_ref().is_some_and(|(by, asked)| by == sender && *asked == request)
+        };
+        let waiter = self.sends.values_mut().find(is_it).and_then(|in_flight| in_flight.waiter.as_mut());
+        waiter.map(|waiter| waiter.origin = origin).is_some()
     }
 
     /// Lets one who sent the same once more wait for the outcome of the first (S12).

@@ -396,6 +396,12 @@ impl Shard {
         }
     }
 
+    /// Whether another shard may not know yet of something that this one's clients are subscribed to. A gateway that has restored
+    /// sessions serves nobody before: what is published until then would not reach them.
+    pub fn awaits_peers(&self) -> bool {
+        self.interest.values().any(|interest| interest.awaited > 0)
+    }
+
     /// Another shard knows of this one's interest.
     pub(super) fn handle_interest_known(&mut self, key: &InterestKey, added: u64, now: Instant) {
         let Some(interest) = self.interest.get_mut(key) else { return };

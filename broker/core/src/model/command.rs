@@ -107,6 +107,15 @@ impl<'i> Command<'i> {
         }
     }
 
+    /// Whether what is sent or published may have to be kept in the store.
+    pub fn may_last(&self) -> bool {
+        match self {
+            Self::Publish { .. } => true,
+            Self::Send { signal, .. } => signal.options().store,
+            _ => false,
+        }
+    }
+
     /// The command for itself.
     pub fn into_owned(self) -> Command<'static> {
         match self {

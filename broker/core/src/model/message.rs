@@ -384,6 +384,8 @@ pub enum Settled {
     Received(NonZeroU16),
     /// The device says that it is done with it; a refusal of it may still come.
     Taken,
+    /// It is written, at QoS 0: no acknowledgement will come, and it is UNCONFIRMED for good.
+    Unanswerable,
     /// Its final status.
     Final(Status),
 }

@@ -192,6 +192,11 @@ impl MqttSession {
             (Reply::Close(_) | Reply::ConnectRefused(_) | Reply::Challenge(_), _) => {
                 self.close(ReasonCode::ImplementationSpecificError, "not possible with MQTT");
             }
+            // The client doesn't hear of these any more, but of what it sends again.
+            (Reply::NotKept(request, _) | Reply::Refused(request, _), Phase::Closing) => {
+                self.forget_unkept(request);
+            }
+            (Reply::Done(request), Phase::Closing) => self.state.answer_unheard(request),
             (
                 _,
                 Phase::ExpectConnect { .. } | Phase::Deciding | Phase::Authenticating { .. } | Phase::Closing,
@@ -357,7 +362,16 @@ impl MqttSession {
 
     /// A QoS 2 publish that was taken wasn't kept after all, and its client isn't there to be told.
     pub fn forget_received(&mut self, id: NonZeroU16) {
-        self.state.forget_received(id);
+        if self.phase == Phase::Closing {
+            self.forget_unkept(RequestId(id.get().into()));
+        } else {
+            self.state.forget_received(id);
+        }
+    }
+
+    /// Whether its client hears answers.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
     }
 
     /// Whether a publish that isn't kept is refused, so that its packet identifier is free; else its client sends it again.

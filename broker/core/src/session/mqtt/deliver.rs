@@ -236,7 +236,7 @@ impl MqttSession {
         if let Some(slot) = slot {
             let settled = match packet_id {
                 Some(_) => Settled::Written,
-                None => Settled::Final(Status::Unconfirmed),
+                None => Settled::Unanswerable,
             };
             self.settled.push_back((slot, settled));
         }

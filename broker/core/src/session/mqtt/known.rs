@@ -147,8 +147,8 @@ impl MqttSession {
             }
         };
         if is_heard {
-            let is_plain = matches!(command, Command::Publish { .. });
-            let pending = Pending::Publish { qos, is_plain, about, answer: None };
+            let may_last = command.may_last();
+            let pending = Pending::Publish { qos, may_last, about, answer: None };
             self.state.outstanding.push_back(Outstanding { request: request.0, pending });
         }
         Some((packet.len(), command))

@@ -60,8 +60,8 @@ impl MqttSession {
                 (Command::Refuse { request, refusal }, about)
             }
         };
-        let is_plain = matches!(command, Command::Publish { .. });
-        let pending = Pending::Publish { qos: publish.qos, is_plain, about, answer: None };
+        let may_last = command.may_last();
+        let pending = Pending::Publish { qos: publish.qos, may_last, about, answer: None };
         self.state.outstanding.push_back(Outstanding { request: request.0, pending });
         Some(command)
     }
@@ -70,7 +70,7 @@ impl MqttSession {
     fn confirm(&mut self, id: NonZeroU16) -> Command<'static> {
         self.state.unconfirmed.remove(&id);
         let request = RequestId(id.get().into());
-        let pending = Pending::Publish { qos: QoS::ExactlyOnce, is_plain: true, about: None, answer: None };
+        let pending = Pending::Publish { qos: QoS::ExactlyOnce, may_last: true, about: None, answer: None };
         self.state.outstanding.push_back(Outstanding { request: request.0, pending });
         Command::Confirm { request, id }
     }
@@ -289,7 +289,8 @@ impl MqttSession {
     pub(super) fn handle_pubrel(&mut self, ack: &Ack<'_>) -> Option<Command<'static>> {
         let was_there = self.state.received.remove(&ack.packet_id);
         self.state.unconfirmed.remove(&ack.packet_id);
-        if was_there && self.state.lasts {
+        // Of a connection before, the store may not have it yet that it is released.
+        if self.state.lasts && (was_there || self.state.resumed) {
             return Some(Command::Release { id: ack.packet_id });
         }
         // A client whose connection was lost may repeat what it can't know to be done.

@@ -90,9 +90,9 @@ impl SessionState {
                 (Pending::Publish { answer: Some(Answer::Refused(_)), .. }, Some(id)) => {
                     self.forget_received(id);
                 }
-                (Pending::Publish { qos: QoS::ExactlyOnce, is_plain, answer, .. }, Some(id)) => {
+                (Pending::Publish { qos: QoS::ExactlyOnce, may_last, answer, .. }, Some(id)) => {
                     self.received.insert(id);
-                    if self.lasts && is_plain && answer.is_none() {
+                    if self.lasts && may_last && answer.is_none() {
                         self.unconfirmed.insert(id);
                     } else {
                         self.unconfirmed.remove(&id);
@@ -102,6 +102,16 @@ impl SessionState {
             }
         }
         self.notices = VecDeque::new();
+    }
+
+    /// A publish is done whose client can't be told on this connection any more.
+    pub(super) fn answer_unheard(&mut self, request: RequestId) {
+        for outstanding in self.outstanding.iter_mut().filter(|outstanding| outstanding.request == request.0)
+        {
+            if let Pending::Publish { answer: answer @ None, .. } = &mut outstanding.pending {
+                *answer = Some(Answer::Done);
+            }
+        }
     }
 
     /// A QoS 2 publish wasn't taken after all: its repetition is a new one.
@@ -167,8 +177,8 @@ pub(super) struct Outstanding {
 pub(super) enum Pending {
     Publish {
         qos: QoS,
-        /// It is a message to a plain topic.
-        is_plain: bool,
+        /// It may have to be kept, so that its answer is a promise.
+        may_last: bool,
         /// For a notice, should it be refused.
         about: Option<About>,
         /// The hub's answer, where an earlier publish has none yet: acknowledgements leave in the order of
