@@ -285,3 +285,26 @@ async fn a_stranger_takes_nobodys_connection_over_in_either_protocol() {
     assert!(lamp.is_online());
     assert_eq!(app.publish("home/x", "still here").await.reason, "Success");
 }
+
+#[tokio::test]
+async fn silent_connections_are_bounded_and_end_no_client_that_is_in() {
+    let gateway = Setup::shards(2).config("[limits]\nconnect_timeout_ms = 5000").start().await;
+    let mut lamp = Device::member(&gateway, "lamp", "floor").await;
+    let panel = Device::connect(&gateway, "panel").await;
+    let mut silent = Vec::new();
+    for _ in 0..1100 {
+        silent.push(gateway.connect().await);
+    }
+    gateway.wait_metric(&closed_early("too_many_waiting"), |count| count >= 76).await;
+    panel.client.send(bugle_device::Target::group("floor"), b"well", &Default::default()).await.unwrap();
+    assert_eq!(lamp.text().await, "well");
+    // Their places are free again when they go, or at the deadline.
+    drop(silent);
+    gateway.wait_metric(&closed_early("ended"), |count| count > 0).await;
+    let mut app = loop {
+        if let Ok(app) = App::connect_as(&gateway, Version::V5, "app", None).await {
+            break app;
+        }
+    };
+    assert_eq!(app.publish("home/x", "in").await.reason, "Success");
+}
