@@ -222,6 +222,26 @@ fn every_failure_in_the_operators_table_has_a_test_that_is_there() {
     assert!(count >= 10, "{count}");
 }
 
+/// What docs/operations.md says of metrics about the store and about failures is there.
+#[tokio::test]
+async fn every_metric_in_the_operators_tables_is_there() {
+    let scratch = Scratch::new();
+    let data = scratch.path("data").display().to_string();
+    let gateway = Setup::shards(1).argument("--data-dir").argument(&data).start().await;
+    let metrics = gateway.get("/metrics").await.1;
+    let text = std::fs::read_to_string(bugle_tests::source("docs/operations.md")).unwrap();
+    let (_, text) = text.split_once("## The durable store").unwrap();
+    let (text, _) = text.split_once("## Stopping").unwrap();
+    let named: Vec<&str> = text
+        .split(|letter: char| !(letter.is_ascii_lowercase() || letter == '_'))
+        .filter(|word| word.starts_with("bugle_"))
+        .collect();
+    assert!(named.len() >= 10, "{named:?}");
+    for name in named {
+        assert!(metrics.contains(&format!("\n{name}")), "there is no metric {name}");
+    }
+}
+
 fn read_sources(folder: &std::path::Path, into: &mut String) {
     for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let path = entry.path();

@@ -81,19 +81,18 @@ impl Shard {
         }
         match self.publishes.get(publish) {
             Some(waiting) if waiting.awaited == 0 => {
-                let failed = waiting.failed;
-                self.forget_publish(publish);
+                let (failed, key) = (waiting.failed, waiting.key);
+                self.forget_publish(publish, self.frees_identifier(self.current(key)));
                 if failed { Published::NotKept } else { Published::Done }
             }
             _ => Published::Waits,
         }
     }
 
-    /// Its publisher is answered at once; answers that may still come find nobody.
-    pub(super) fn forget_publish(&mut self, publish: PublishKey) {
-        let Some(WaitingPublish { key, parts, .. }) = self.publishes.remove(publish) else { return };
+    /// Its publisher is answered at once; answers that may still come find nobody. `is_free`: that frees its packet identifier.
+    pub(super) fn forget_publish(&mut self, publish: PublishKey, is_free: bool) {
+        let parts = self.publishes.remove(publish).and_then(|waiting| waiting.parts);
         if let Some(parts) = parts.filter(|parts| !parts.is_received) {
-            let is_free = self.frees_identifier(self.current(key));
             self.end_unkept(*parts, is_free);
         }
     }
@@ -129,7 +128,8 @@ impl Shard {
         self.tell_not_kept(key, request, now);
     }
 
-    /// Whether a refusal that is given to this connection reaches its client, to whom the packet identifier is then free.
+    /// Whether it is refused on this connection what couldn't be kept, so that the packet identifier is free. Before version 5 the
+    /// connection ends instead, and the client sends it again.
     fn frees_identifier(&self, key: ConnectionKey) -> bool {
         let client =
             self.clients.get(key).filter(|client| client.identity.is_some() && client.away.is_none());

@@ -311,7 +311,8 @@ pub struct Shard {
     shared_topics: TopicTree<ShareId, ()>,
     retained: Retained,
     publishes: SlotMap<PublishKey, WaitingPublish>,
-    /// Parts of publishes that were had before the gateway was started, by publisher.
+    /// Parts of publishes that were had before the gateway was started, or that couldn't be kept for all, until they come again or
+    /// their publisher's session ends. No more than a client's unanswered publishes.
     had_parts: Map<Identity, Map<NonZeroU16, HadParts>>,
     sends: SlotMap<SendKey, InFlight>,
     trackers: SlotMap<DefaultKey, Tracker>,

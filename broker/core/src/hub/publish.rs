@@ -184,7 +184,8 @@ impl Shard {
         let mut posting = posting;
         let mark = self.store.mark();
         if let Err(refusal) = self.forward_publish(&route.peers, &mut posting, had, now) {
-            self.forget_publish(posting.publish.key);
+            // Before version 5 what is refused is acknowledged.
+            self.forget_publish(posting.publish.key, true);
             return Err(refusal);
         }
         match &route.subscribers {

@@ -350,9 +350,9 @@ impl Shard {
             sender: options.id.as_ref().map(|_| sender.clone()),
             addressed: signal.addressed.clone(),
             tracked: tracked(signal),
-            asked_by: (options.store && signal.qos == QoS::ExactlyOnce)
-                .then(|| waits.map(|(_, request)| (sender.clone(), request)))
-                .flatten(),
+            asked_by: waits
+                .filter(|_| options.store && signal.qos == QoS::ExactlyOnce)
+                .map(|(_, request)| (sender.clone(), request)),
             stored_as: None,
             awaiting_taken: shards,
             awaiting_final: shards,

@@ -256,23 +256,18 @@ impl Shard {
     fn share_one(&mut self, id: ShareId, outgoing: &Rc<Outgoing>, publish: AwaitedPublish, now: Instant) {
         let Some(share) = self.shares.by_id.get_mut(&id) else { return };
         match share.choose() {
-            Choice::Here => {
-                let text = share.text.clone();
-                self.expect_own_share(publish, &text);
-                self.deliver_share(id, outgoing, now);
-            }
             Choice::Peer(peer) if self.backbone.has_room(peer) => {
                 let (share, message) = (share.text.clone(), outgoing.message.clone());
                 self.await_peer(publish.key);
                 self.backbone.forward(peer, PeerMessage::Shared { share, message, publish });
             }
-            // The other shard can't take it now, or nobody is left.
-            Choice::Peer(_) if !share.members.is_empty() => {
+            Choice::Peer(_) if share.members.is_empty() => self.counters.publishes_overflowed += 1,
+            // It is this shard's turn, or the other one can't take it now.
+            Choice::Here | Choice::Peer(_) => {
                 let text = share.text.clone();
                 self.expect_own_share(publish, &text);
                 self.deliver_share(id, outgoing, now);
             }
-            Choice::Peer(_) => self.counters.publishes_overflowed += 1,
             Choice::Nobody => self.counters.publishes_abandoned += 1,
         }
     }

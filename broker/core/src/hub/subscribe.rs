@@ -252,10 +252,8 @@ impl Shard {
                 self.look_at(group);
                 self.remove_interest(&InterestKey::Group(group.clone()), now);
             }
-            Filter::Topic(filter) if self.watched_group(filter).is_some() => {
-                if let Some(group) = self.watched_group(filter) {
-                    self.remove_watcher(key, &group);
-                }
+            Filter::Topic(filter) if let Some(group) = self.watched_group(filter) => {
+                self.remove_watcher(key, &group);
                 self.remove_interest(&InterestKey::Filter(filter.clone()), now);
             }
             Filter::Topic(filter) if shared::filter_of(filter).is_some() => {
@@ -372,10 +370,8 @@ impl Shard {
                     }
                 }
             }
-            InterestKey::Filter(filter) if self.watched_group(filter).is_some() => {
-                if let Some(group) = self.watched_group(filter) {
-                    self.handle_peer_watches(from, &group, added.is_some());
-                }
+            InterestKey::Filter(filter) if let Some(group) = self.watched_group(filter) => {
+                self.handle_peer_watches(from, &group, added.is_some());
             }
             InterestKey::Filter(filter) if shared::filter_of(filter).is_some() => {
                 self.handle_share_interest(from, filter, added.is_some());

@@ -17,7 +17,21 @@ fn each(story: impl Fn(Broker, Version)) {
     }
 }
 
+/// Clients of all shards, whose sessions are kept.
+const AWAY: [&str; 8] = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"];
+
 impl Broker {
+    /// They subscribe at QoS 2, and go.
+    fn away(&mut self, version: Version, filters: &[&str]) {
+        for name in AWAY {
+            let mut kept = self.connect(version, name, &How::kept());
+            for filter in filters {
+                self.subscribe(&mut kept, filter, 2);
+            }
+            self.lose(kept);
+        }
+    }
+
     /// Whether no shard waits for the store.
     fn all_committed(&self) -> bool {
         self.gateway.uncommitted() == 0
@@ -201,13 +215,7 @@ fn a_qos_2_publish_reaches_each_once_whichever_shards_had_committed() {
         for retain in [false, true] {
             each(|mut broker, version| {
                 let mut other = broker.connect(version, "other", &How::kept());
-                let names = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"];
-                for name in names {
-                    let mut kept = broker.connect(version, name, &How::kept());
-                    broker.subscribe(&mut kept, "a", 2);
-                    broker.subscribe(&mut kept, "$share/s/a", 2);
-                    broker.lose(kept);
-                }
+                broker.away(version, &["a", "$share/s/a"]);
                 broker.gateway.stuck_shards = (0..3).filter(|shard| stuck & (1 << shard) != 0).collect();
                 let publish = Publish { retain, ..publish(2, 5, "a", "once") };
                 broker.publish_as(&mut other, &publish, &[]);
@@ -225,7 +233,7 @@ fn a_qos_2_publish_reaches_each_once_whichever_shards_had_committed() {
                 let more = Publish { payload: b"more", retain: false, ..publish };
                 assert_eq!(broker.publish_as(&mut other, &more, &[]), ["PUBREC 5 00"]);
                 let mut shared = 0;
-                for name in names {
+                for name in AWAY {
                     let (mut kept, heard) = broker.resume(version, name, &How::kept());
                     let mut payloads = broker.take_all(&mut kept, heard);
                     payloads.sort();
@@ -247,12 +255,7 @@ fn a_qos_2_publish_whose_connection_was_lost_is_acknowledged_when_it_is_kept() {
         for killed in [false, true] {
             each(|mut broker, version| {
                 let mut other = broker.connect(version, "other", &How::kept());
-                let names = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"];
-                for name in names {
-                    let mut kept = broker.connect(version, name, &How::kept());
-                    broker.subscribe(&mut kept, "a", 2);
-                    broker.lose(kept);
-                }
+                broker.away(version, &["a"]);
                 broker.gateway.stuck_shards = (0..3).filter(|shard| stuck & (1 << shard) != 0).collect();
                 let publish = publish(2, 5, "a", "once");
                 broker.publish_as(&mut other, &publish, &[]);
@@ -276,7 +279,7 @@ fn a_qos_2_publish_whose_connection_was_lost_is_acknowledged_when_it_is_kept() {
                 }
                 assert_eq!(broker.pubrel(&mut other, 5), ["PUBCOMP 5 00"]);
                 assert_eq!(broker.gateway.store.records(RecordKind::Received), 0);
-                for name in names {
+                for name in AWAY {
                     let (mut kept, heard) = broker.resume(version, name, &How::kept());
                     assert_eq!(broker.take_all(&mut kept, heard), ["once"], "{name} stuck {stuck} {killed}");
                 }
@@ -290,12 +293,7 @@ fn a_qos_2_publish_whose_connection_was_lost_is_acknowledged_when_it_is_kept() {
 fn a_qos_2_publish_that_was_not_kept_is_a_new_one_when_it_comes_again() {
     let story = |mut broker: Broker, version, early| {
         let mut other = broker.connect(version, "other", &How::kept());
-        let names = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"];
-        for name in names {
-            let mut kept = broker.connect(version, name, &How::kept());
-            broker.subscribe(&mut kept, "a", 2);
-            broker.lose(kept);
-        }
+        broker.away(version, &["a"]);
         let now = bugle_core::model::Instant::from_millis(1000);
         // Full for one shard, as it may be seen at different moments.
         let last = broker.gateway.shards.len() - 1;
@@ -315,7 +313,7 @@ fn a_qos_2_publish_that_was_not_kept_is_a_new_one_when_it_comes_again() {
         assert_eq!(broker.publish_as(&mut other, &again, &[]), ["PUBREC 5 00"]);
         assert_eq!(broker.pubrel(&mut other, 5), ["PUBCOMP 5 00"]);
         assert_eq!(broker.gateway.store.records(RecordKind::Received), 0);
-        for name in names {
+        for name in AWAY {
             let (mut kept, heard) = broker.resume(version, name, &How::kept());
             let payloads = broker.take_all(&mut kept, heard);
             // Version 5 was told that it is to publish anew, and did.
