@@ -183,7 +183,7 @@ impl Shard {
         let kept: KeptReceipt = serde_json::from_str(value).ok()?;
         let number = key.parse().ok()?;
         let send = kept.send(ClientId::new(owner)?, ends)?;
-        self.insert_stored(number, send);
+        self.restore_stored(number, send);
         Some(())
     }
 

@@ -558,12 +558,13 @@ impl Shard {
         if counts.total() as usize > NAMED {
             entries.retain(|(_, status)| *status != Status::Delivered);
         }
+        let mut heard = false;
         if let Some((sender, id)) = sender.zip(addressed.options.id.as_ref()) {
             let known = Known::new(&addressed, tracked, counts, entries.clone());
             self.know_message_id(&sender, &addressed, send, &known);
             for waiter in joined {
                 let report = known.report(waiter.request, id, waiter.receipt, true);
-                self.answer_receipt(waiter, report, now);
+                heard |= self.answer_receipt(waiter, report, now);
             }
         }
         if let Some(waiter) = waiter {
@@ -577,25 +578,28 @@ impl Shard {
                 counts,
                 entries,
             };
-            self.answer_receipt(waiter, report, now);
+            heard |= self.answer_receipt(waiter, report, now);
         }
         match stored_as {
             Some(number) if interim => self.stored_changed(number, now),
-            Some(number) => self.drop_stored(number),
+            Some(number) => self.drop_stored(number, heard, now),
             None => {}
         }
     }
 
-    fn answer_receipt(&mut self, waiter: Waiter, report: ReceiptReport, now: Instant) {
+    /// Gives a receipt to who waits for it. False: the connection on which it waited is over.
+    fn answer_receipt(&mut self, waiter: Waiter, report: ReceiptReport, now: Instant) -> bool {
         if waiter.receipt == ReceiptMode::None {
-            return;
+            return false;
         }
         let key = self.current(waiter.origin);
-        match self.clients.get_mut(key) {
-            Some(client) => client.open_receipts = client.open_receipts.saturating_sub(1),
-            None => self.counters.receipts_abandoned += 1,
-        }
+        let Some(client) = self.clients.get_mut(key) else {
+            self.counters.receipts_abandoned += 1;
+            return false;
+        };
+        client.open_receipts = client.open_receipts.saturating_sub(1);
         self.reply(key, Reply::Receipt(Box::new(report)), now);
+        true
     }
 }
 

@@ -108,9 +108,17 @@ impl Shard {
         self.insert_stored(number, send);
     }
 
-    pub(super) fn insert_stored(&mut self, number: u64, send: StoredSend) {
+    fn insert_stored(&mut self, number: u64, send: StoredSend) {
         self.timers.push(send.ends, Timer::StoredSend(number));
         self.stored.sends.insert(number, send);
+    }
+
+    /// Takes up a send of a gateway that was here before.
+    pub(super) fn restore_stored(&mut self, number: u64, send: StoredSend) {
+        if send.open <= 0 {
+            self.stored.unheard.entry(send.sender.clone()).or_default().push(number);
+        }
+        self.insert_stored(number, send);
     }
 
     /// Keeps a signal for a recipient, if it is to be kept and this is one of those for whom that is done. False: it is to
@@ -247,6 +255,11 @@ impl Shard {
         if send.open <= 0 {
             return self.end_stored(number, now);
         }
+        self.note_stored(number);
+    }
+
+    fn note_stored(&mut self, number: u64) {
+        let Some(send) = self.stored.sends.get(&number) else { return };
         let owner = send.sender.as_str().into();
         let expires = Some(self.store.wall(send.ends));
         let value = serde_json::to_string(&KeptReceipt::new(send)).unwrap_or_default();
@@ -285,6 +298,7 @@ impl Shard {
             let unheard = self.stored.unheard.entry(sender).or_default();
             if !unheard.contains(&number) {
                 unheard.push(number);
+                self.note_stored(number);
             }
             return;
         };
@@ -315,8 +329,13 @@ impl Shard {
         self.reply(key, Reply::Receipt(Box::new(report)), now);
     }
 
-    /// Nobody was queued, so that the first receipt was the last.
-    pub(super) fn drop_stored(&mut self, number: u64) {
+    /// Nobody was queued, so that the first receipt was the last. If nobody heard it, since the connection was lost that it
+    /// was for, the sender's session does.
+    pub(super) fn drop_stored(&mut self, number: u64, heard: bool, now: Instant) {
+        let has_session = |send: &StoredSend| self.by_identity.contains_key(send.sender.as_str());
+        if !heard && self.stored.sends.get(&number).is_some_and(has_session) {
+            return self.stored_changed(number, now);
+        }
         if let Some(send) = self.stored.sends.swap_remove(&number) {
             self.timers.remove(send.ends, Timer::StoredSend(number));
         }

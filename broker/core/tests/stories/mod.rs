@@ -53,6 +53,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("S10 who isn't there is QUEUED, and a second receipt ends it", stored::s10_queued),
     ("S10 one who isn't there", stored::s10_one),
     ("S10 what is kept, and the receipt that ends it, outlive the gateway", stored::s10_restart),
+    ("S8 a receipt whose sender is away waits for its session", stored::s8_sender_away),
     ("S10 what is kept has an end", stored::s10_ttl),
     ("S10 and bounds", stored::s10_bounds),
     ("S10 lists and rules apply again", stored::s10_rules_again),

@@ -204,6 +204,30 @@ pub fn s10_link_lost(run: Run) {
     assert_eq!(receipt(&mut stage, app, false), "r1=DELIVERED");
 }
 
+/// The connection for which a receipt is may be over when it comes; the session hears it then, after a restart too.
+pub fn s8_sender_away(run: Run) {
+    let mut stage = stage(run);
+    let options = Options { session_expiry: 3600, ..stage.options() };
+    let app = stage.gateway.connect(run.from, "app", options.clone());
+    let mute = stage.gateway.connect(run.to, "r1", Options { acks: false, ..stage.options() });
+    stage.accepted(app, "c/r1?store=1&receipt=each&ttl=60000&id=here", "here");
+    stage.accepted(app, "c/r2?store=1&receipt=each&ttl=60000&id=queued", "queued");
+    assert_eq!(receipt(&mut stage, app, true), "r2=QUEUED");
+    assert_eq!(stage.gateway.texts(mute), ["here"]);
+    stage.gateway.lose(app);
+    stage.gateway.ack_again(mute);
+    stage.stranger("r2");
+    stage.gateway.restart();
+    let app = stage.gateway.connect(run.from, "app", options);
+    let mut lines: Vec<_> = stage.gateway.receipts(app).iter().map(Receipt::line).collect();
+    lines.sort();
+    // A device numbers its sends anew, so that it couldn't tell which is meant.
+    let ended: &[&str] = if run.from.is_mqtt() { &["r1=DELIVERED", "r2=DELIVERED"] } else { &[] };
+    assert_eq!(lines, ended);
+    stage.gateway.advance(120_000);
+    assert_eq!(stage.gateway.store.records(RecordKind::Receipt), 0);
+}
+
 /// Acknowledged is kept: not before.
 pub fn s10_ack_waits(run: Run) {
     let mut stage = stage(run);

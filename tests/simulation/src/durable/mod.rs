@@ -451,7 +451,7 @@ impl World {
             // What it sends ends with its connection: nothing is promised of that.
             return;
         }
-        let number = self.promises.sent(client, kind, qos);
+        let number = self.promises.sent(client, self.connections[client], kind, qos);
         let topic = match kind {
             Kind::Plain => format!("t/{}", self.random.below(2)),
             Kind::Retained => format!("r/{}", client_id(client)),
@@ -587,7 +587,7 @@ impl World {
         if !self.settle() {
             return;
         }
-        self.promises.check_end();
+        self.promises.check_end(&self.connections);
         for (what, count) in [
             ("messages in queues", self.store.queued()),
             ("QoS 2 identifiers", self.store.records(RecordKind::Received)),
