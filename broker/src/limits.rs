@@ -54,6 +54,8 @@ limits! {
     mailbox_messages => mailbox_messages: usize, 1..=10_000_000;
     /// Bytes of payload that wait for one recipient.
     mailbox_bytes => mailbox_bytes: usize, 8192..=1 << 30;
+    /// Bytes of what waits for clients in memory in all, over which each has room for one message.
+    waiting_bytes => waiting_bytes: usize, 1 << 20..=1 << 40;
     /// Messages kept for one client that is away.
     offline_messages => offline_messages: usize, 1..=10_000_000;
     /// Bytes of payload kept for one client that is away.

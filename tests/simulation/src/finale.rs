@@ -66,6 +66,11 @@ impl World<'_> {
         if connected != counted {
             self.ledger.violated(format!("{connected} clients are connected, {counted} are counted"));
         }
+        let shards = self.gateway.iter().flat_map(|gateway| &gateway.shards);
+        let waiting: u64 = shards.map(|shard| shard.counters().waiting_bytes).sum();
+        if waiting > 0 && connected == self.clients.len() as u64 {
+            self.ledger.violated(format!("all is written and acknowledged, and {waiting} bytes wait"));
+        }
     }
 
     /// A signal to each group and each client, of whom all is known.

@@ -228,6 +228,9 @@ fn limits(random: &mut Random) -> Limits {
     if random.chance(1, 6) {
         limits.park_bytes = random.between(100, 1000);
     }
+    if random.chance(1, 6) {
+        limits.waiting_bytes = random.between(100, 5000);
+    }
     limits
 }
 

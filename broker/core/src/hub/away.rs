@@ -165,6 +165,7 @@ impl Shard {
                 self.moved.insert(origin, key);
             }
             self.counters.sessions_resumed += 1;
+            self.weigh(key);
             return true;
         }
         if let Some(origin) = old.origin {
@@ -283,8 +284,10 @@ impl Shard {
             let status = if delivery.is_expired(now) { Status::Expired } else { Status::Offline };
             return self.drop_delivery(&delivery, status, now);
         }
+        let is_pressed = self.is_pressed();
         let Some(client) = self.clients.get_mut(key) else { return };
-        let (messages, bytes) = (client.limits.offline_messages, client.limits.offline_bytes);
+        let messages = client.limits.offline_messages;
+        let bytes = if is_pressed { 0 } else { client.limits.offline_bytes };
         let mut dropped = Vec::new();
         let mut refused = client.mailbox.try_push(delivery, messages, bytes).err();
         if refused.is_some() {
@@ -304,6 +307,8 @@ impl Shard {
             }
         }
         self.counters.mailed += 1;
+        self.counters.waiting_full += if is_pressed { dropped.len() as u64 } else { 0 };
+        self.weigh(key);
         for (delivery, status) in dropped {
             self.drop_delivery(&delivery, status, now);
         }
@@ -321,6 +326,7 @@ impl Shard {
 
     fn remove_away(&mut self, key: ConnectionKey) -> Option<Client> {
         let client = self.clients.remove(key)?;
+        self.counters.waiting_bytes -= client.weight as u64;
         if let Some(at) = client.timer {
             self.timers.remove(at, Timer::Client(key));
         }

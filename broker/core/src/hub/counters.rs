@@ -26,6 +26,10 @@ pub struct Counters {
     pub queued_messages: u64,
     /// Bytes of their properties and payloads.
     pub queued_bytes: u64,
+    /// Bytes that wait for clients in memory, as if each had copies of its own.
+    pub waiting_bytes: u64,
+    /// Deliveries refused because of that, though their mailbox had room.
+    pub waiting_full: u64,
     /// Messages that the store should have had, and hadn't.
     pub queued_lost: u64,
     /// Records of the store that couldn't be read.
@@ -98,6 +102,8 @@ impl Default for Counters {
             retained_bytes: 0,
             queued_messages: 0,
             queued_bytes: 0,
+            waiting_bytes: 0,
+            waiting_full: 0,
             queued_lost: 0,
             records_unread: 0,
             subscriptions: 0,
@@ -173,6 +179,18 @@ impl Counters {
         one("sessions_ended", "Sessions that ended while their client was away", self.sessions_ended, false);
         one("retained_messages", "Retained messages", self.retained_messages, true);
         one("retained_bytes", "Bytes of retained messages", self.retained_bytes, true);
+        one("queued_messages", "Messages that the store keeps for clients", self.queued_messages, true);
+        one("queued_bytes", "Bytes of their properties and payloads", self.queued_bytes, true);
+        one("queued_lost", "Messages that the store should have had, and hadn't", self.queued_lost, false);
+        one("records_unread", "Records of the store that couldn't be read", self.records_unread, false);
+        one(
+            "waiting_bytes",
+            "Bytes that wait for clients in memory, as if each had copies of its own",
+            self.waiting_bytes,
+            true,
+        );
+        let help = "Deliveries refused because limits.waiting_bytes was reached";
+        one("waiting_full", help, self.waiting_full, false);
         one("subscriptions", "Groups and topic filters subscribed to", self.subscriptions, true);
         let help = "Memberships and subscriptions that new rules ended";
         one("subscriptions_ended", help, self.subscriptions_ended, false);
@@ -221,14 +239,19 @@ impl Counters {
     /// Adds another shard's numbers.
     pub fn add(&mut self, other: &Self) {
         macro_rules! sum {
-            ($($field:ident)*) => { $(self.$field += other.$field;)* };
+            ($($field:ident)*; $($own:ident)*) => {
+                // Named one by one, so that none is forgotten.
+                let Self { $($field,)* $($own,)* } = other;
+                $(self.$field += $field;)*
+            };
         }
         sum!(message_ids moderations presence_renewed duplicates duplicates_differing clients sessions_away sessions_resumed sessions_ended retained_messages retained_bytes subscriptions
             subscriptions_ended groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
             publishes_overflowed publishes_expired publishes_abandoned observations_dropped
-            receipts_abandoned wills wills_refused);
-        self.count_session(&other.sessions);
-        self.refused.iter_mut().zip(other.refused).for_each(|(sum, more)| *sum += more);
-        self.statuses.iter_mut().zip(other.statuses).for_each(|(sum, more)| *sum += more);
+            receipts_abandoned wills wills_refused queued_messages queued_bytes queued_lost records_unread
+            waiting_bytes waiting_full; sessions refused statuses);
+        self.count_session(sessions);
+        self.refused.iter_mut().zip(refused).for_each(|(sum, more)| *sum += more);
+        self.statuses.iter_mut().zip(statuses).for_each(|(sum, more)| *sum += more);
     }
 }

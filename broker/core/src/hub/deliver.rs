@@ -268,12 +268,14 @@ impl Shard {
         if self.lasts(key, &delivery) {
             return self.mail_kept(key, delivery, now);
         }
+        let is_pressed = self.is_pressed();
         let Some(client) = self.clients.get_mut(key) else { return Err(delivery) };
         if client.is_absent() {
             self.mail_away(key, delivery, now);
             return Ok(());
         }
-        let (messages, bytes) = (self.limits.mailbox_messages, self.limits.mailbox_bytes);
+        let messages = self.limits.mailbox_messages;
+        let bytes = if is_pressed { 0 } else { self.limits.mailbox_bytes };
         if client.mailbox.is_holding()
             && !delivery.outgoing.message.urgent
             && let Some(identity) = &client.identity
@@ -282,8 +284,10 @@ impl Shard {
             let after = queue.map_or(0, Queue::last);
             client.mailbox.try_push_behind(after, delivery, messages, bytes)?;
             self.counters.mailed += 1;
+            self.weigh(key);
             return Ok(());
         }
+        let size = delivery.size();
         let mut result = client.mailbox.try_push(delivery, messages, bytes);
         if let Err(refused) = result {
             let expired = client.mailbox.take_expired(now);
@@ -291,11 +295,27 @@ impl Shard {
             for delivery in expired {
                 self.drop_delivery(&delivery, Status::Expired, now);
             }
+            self.weigh(key);
+            self.counters.waiting_full += u64::from(is_pressed && result.is_err());
+            result?;
+        } else {
+            client.add_weight(size, &mut self.counters.waiting_bytes);
         }
-        result?;
         self.counters.mailed += 1;
         self.mark_dirty(key);
         Ok(())
+    }
+
+    /// As much waits in memory as is let: who has nothing that waits is given one message, and nobody more.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.counters.waiting_bytes > self.most_waiting
+    }
+
+    /// Counts what waits for a client anew. To be called after anything that changes it.
+    pub(super) fn weigh(&mut self, key: ConnectionKey) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.weigh(&mut self.counters.waiting_bytes);
+        }
     }
 }
 

@@ -157,6 +157,7 @@ impl Shard {
 
     /// Whether one of these bytes goes into the window of a client: it is connected.
     fn takes_kept(&self, key: ConnectionKey, bytes: usize, is_shared: bool) -> bool {
+        let is_pressed = self.is_pressed();
         let (messages, max_bytes) = match is_shared {
             true => (self.limits.mailbox_messages, self.limits.mailbox_bytes),
             false => (WINDOW, WINDOW_BYTES),
@@ -165,7 +166,7 @@ impl Shard {
             client.away.is_none()
                 && client.identity.is_some()
                 && client.mailbox.len() < messages
-                && (client.mailbox.is_empty() || client.mailbox.bytes() + bytes <= max_bytes)
+                && (client.mailbox.is_empty() || (!is_pressed && client.mailbox.bytes() + bytes <= max_bytes))
         })
     }
 
@@ -173,6 +174,7 @@ impl Shard {
         if let Some(client) = self.clients.get_mut(key) {
             client.mailbox.push_kept(place, delivery);
             self.counters.mailed += 1;
+            self.weigh(key);
             self.mark_dirty(key);
         }
     }

@@ -98,6 +98,12 @@ impl Mailbox {
         self.bytes
     }
 
+    /// Bytes of memory that this takes, as if no other mailbox shared the messages.
+    pub fn weight(&self) -> usize {
+        let behind = self.behind.as_ref().map_or(0, |behind| behind.len());
+        self.bytes + (self.len() + behind) * size_of::<Delivery>()
+    }
+
     /// The next delivery, urgent ones first.
     pub fn pop(&mut self) -> Option<Delivery> {
         let delivery = self.urgent.pop_front().or_else(|| self.normal.pop_front())?;

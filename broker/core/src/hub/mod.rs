@@ -57,8 +57,8 @@ pub use scram::SCRAM_SHA_256;
 
 use crate::backbone::{Backbone, Copied, Fifos, PeerMessage, ShardIndex};
 use crate::model::{
-    ClientId, Command, Encodings, GroupName, Identity, Instant, Limits, Map, Principal, Reason, ReceiptSlot,
-    Reception, Refusal, Reply, Set, ShareId, Status, Will,
+    ClientId, Command, Delivery, Encodings, GroupName, Identity, Instant, Limits, Map, Principal, Reason,
+    ReceiptSlot, Reception, Refusal, Reply, Set, ShareId, Status, Will,
 };
 use crate::rules::{Action, Actor, Object, Rules, decide};
 use crate::session::{Protocol, Session, SessionConfig};
@@ -200,6 +200,8 @@ struct Client {
     dirty: bool,
     /// The earliest entry of the timer queue.
     timer: Option<Instant>,
+    /// Bytes that wait for it, as they were counted last.
+    weight: usize,
     /// The last signal that it was considered for, so that an observer isn't given what it got as a recipient.
     considered: u64,
 }
@@ -230,6 +232,20 @@ impl Client {
     fn who(&self) -> Option<Who> {
         let (principal, limits) = (self.principal.clone(), self.limits.clone());
         Some(Who { identity: self.identity.clone()?, principal, limits })
+    }
+
+    /// Counts what waits for it anew, in `waiting` as well, which is that of all clients.
+    fn weigh(&mut self, waiting: &mut u64) {
+        let weight = self.mailbox.weight() + self.session.kept_bytes();
+        let before = std::mem::replace(&mut self.weight, weight);
+        *waiting = *waiting + weight as u64 - before as u64;
+    }
+
+    /// A delivery of this size has come into its mailbox.
+    fn add_weight(&mut self, size: usize, waiting: &mut u64) {
+        let weight = size + size_of::<Delivery>();
+        self.weight += weight;
+        *waiting += weight as u64;
     }
 
     /// Whether it gets nothing but what is kept for clients that are away.
@@ -266,6 +282,7 @@ impl Client {
             open_receipts: 0,
             dirty: false,
             timer: None,
+            weight: 0,
             considered: 0,
         }
     }
@@ -345,6 +362,8 @@ pub struct Shard {
     /// Connections whose session may go on with input that it kept.
     resumable: Vec<ConnectionKey>,
     shutting_down: bool,
+    /// This shard's part of `limits.waiting_bytes`.
+    most_waiting: u64,
     counters: Counters,
 }
 
@@ -362,6 +381,7 @@ impl Shard {
             asked: VecDeque::new(),
             failed: VecDeque::new(),
             backbone: Fifos::new(config.index, config.shards, limits.fifo_envelopes),
+            most_waiting: (limits.waiting_bytes / usize::from(config.shards.max(1))) as u64,
             limits,
             random,
             clients: SlotMap::with_key(),
@@ -443,6 +463,7 @@ impl Shard {
             self.settle(key, now);
             self.end_client(key, true, now);
             if let Some(client) = self.clients.remove(key) {
+                self.counters.waiting_bytes -= client.weight as u64;
                 let [signals, publishes] = client.written_ahead;
                 self.counters.count_status(Status::Offline, signals.into());
                 self.counters.publishes_abandoned += u64::from(publishes);

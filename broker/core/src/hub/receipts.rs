@@ -129,6 +129,7 @@ impl Shard {
             if let Some(counted) = client.session.take_counters() {
                 self.counters.count_session(&counted);
             }
+            client.weigh(&mut self.counters.waiting_bytes);
         }
         while let Some(client) = self.clients.get_mut(key) {
             let Some((slot, settled)) = client.session.poll_settled() else { break };

@@ -212,6 +212,9 @@ impl Shard {
             }
             _ => Place::Disk,
         };
+        if let Some(key) = key {
+            self.weigh(key);
+        }
         self.queues.insert(queue, Entry { sequence, bytes, place, expires, is_shared, signal });
         self.watch_queue(queue, expires);
         self.count_queues();

@@ -328,7 +328,9 @@ impl Shard {
     pub(super) fn hand_on_waiting(&mut self, key: ConnectionKey, text: &str, now: Instant) {
         let Some(id) = self.shares.id_of(text) else { return };
         let Some(client) = self.clients.get_mut(key) else { return };
-        for delivery in client.mailbox.take_share(id) {
+        let taken = client.mailbox.take_share(id);
+        self.weigh(key);
+        for delivery in taken {
             self.hand_on(delivery, now);
         }
     }

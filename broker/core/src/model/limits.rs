@@ -36,6 +36,9 @@ pub struct Limits {
     pub mailbox_messages: usize,
     /// Bytes of payload that wait for one recipient.
     pub mailbox_bytes: usize,
+    /// Bytes of all that waits for clients in memory, as if each had copies of its own: what wasn't written yet, and what is kept
+    /// until it is acknowledged. With more, one message waits for a client, and no second one (S7).
+    pub waiting_bytes: usize,
     /// Messages kept for one client that is away.
     pub offline_messages: usize,
     /// Bytes of payload kept for one client that is away.
@@ -102,6 +105,7 @@ impl Default for Limits {
             park_bytes: 64 * 1024,
             mailbox_messages: 1000,
             mailbox_bytes: 1024 * 1024,
+            waiting_bytes: 512 * 1024 * 1024,
             offline_messages: 1000,
             offline_bytes: 1024 * 1024,
             stored_per_client: 100,

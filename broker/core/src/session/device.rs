@@ -340,6 +340,11 @@ impl DeviceSession {
         self.settled.pop_front()
     }
 
+    /// Bytes that it keeps: a part of a frame, and what the device hasn't acknowledged.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.len() + self.retained.len()
+    }
+
     /// Whether more bytes should be read.
     pub fn wants_bytes(&self) -> bool {
         !matches!(self.phase, Phase::AwaitingHub(_) | Phase::Closing)

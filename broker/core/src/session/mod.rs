@@ -271,6 +271,11 @@ impl Session {
         (counters != SessionCounters::default()).then_some(counters)
     }
 
+    /// Bytes that it keeps: a part of a packet, and what its client hasn't acknowledged.
+    pub fn kept_bytes(&self) -> usize {
+        either!(self, session => session.kept_bytes())
+    }
+
     /// Whether more bytes should be read for it.
     pub fn wants_bytes(&self) -> bool {
         either!(self, session => session.wants_bytes())

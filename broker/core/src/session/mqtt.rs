@@ -323,7 +323,7 @@ impl MqttSession {
         let window = self.state.in_flight.limit();
         self.state = *kept.0;
         self.state.resumed = true;
-        self.state.in_flight.set_limit(window);
+        self.state.in_flight.set_limit(window, self.config.limits.mailbox_bytes);
         self.state.in_flight.begin_resends();
     }
 

@@ -150,6 +150,36 @@ pub fn s8_overflow(run: Run) {
     assert_eq!(stage.gateway.received(slow).len(), 2);
 }
 
+/// However many clients there are, and however much each may have waiting.
+pub fn s7_waiting(run: Run) {
+    let mut stage = Stage::new(run, |setup| setup.limits.waiting_bytes = 20_000 * usize::from(setup.shards));
+    let app = stage.app();
+    let names: Vec<_> = (0..20).map(|n| format!("slow-{n}")).collect();
+    let slow: Vec<_> = names.iter().map(|id| stage.member(id)).collect();
+    let quick = stage.member("quick");
+    slow.iter().for_each(|&who| stage.gateway.stop_reading(who));
+    let waiting = |stage: &Stage| -> (u64, u64) {
+        let shards = stage.gateway.shards.iter().map(|shard| shard.counters());
+        shards.fold((0, 0), |(bytes, full), counters| {
+            (bytes + counters.waiting_bytes, full + counters.waiting_full)
+        })
+    };
+    for n in 0..30 {
+        stage.accepted(app, "g/g?size=1000&echo=0", &number(n));
+    }
+    let (bytes, full) = waiting(&stage);
+    let most = 20_000 * u64::from(stage.run.shards) + 20 * 1_200;
+    assert!(bytes > 10_000 && bytes <= most, "{bytes} bytes wait of at most {most}");
+    assert!(full > 100, "{full} were refused");
+    assert_eq!(stage.gateway.received(quick).len(), 30, "who has nothing that waits has room");
+    for &who in &slow {
+        stage.gateway.read_again(who);
+        let came = stage.gateway.received(who).len();
+        assert!((1..30).contains(&came), "{came}");
+    }
+    assert_eq!(waiting(&stage), (0, full), "all is written");
+}
+
 pub fn s8_window(run: Run) {
     // Before MQTT 5 a client can't say what it takes.
     if run.to == Kind::Mqtt4 {

@@ -52,7 +52,7 @@ impl MqttSession {
             None if link.is_expressive() => WINDOW_MAXIMUM,
             None => WINDOW,
         };
-        self.state.in_flight.set_limit(window);
+        self.state.in_flight.set_limit(window, self.config.limits.mailbox_bytes);
         self.phase = Phase::Deciding;
         match self.connect_request(connect) {
             Ok(request) => Some(Command::Connect(Box::new(request))),

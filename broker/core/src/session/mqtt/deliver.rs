@@ -26,6 +26,11 @@ impl MqttSession {
         self.phase == Phase::Open && self.window_has_room()
     }
 
+    /// Bytes that it keeps: a part of a packet, and what the client hasn't acknowledged.
+    pub fn kept_bytes(&self) -> usize {
+        self.state.in_flight.kept_bytes() + self.link.input_bytes()
+    }
+
     /// Whether something new may take a packet identifier.
     pub(super) fn window_has_room(&self) -> bool {
         !self.state.in_flight.is_full() && !self.state.in_flight.has_resends()

@@ -20,9 +20,13 @@ pub(super) struct InFlight {
     /// That with identifier n at n - 1.
     entries: Vec<Option<Entry>>,
     count: usize,
+    /// Of what is kept.
+    bytes: usize,
     /// Where to look for a free place first.
     next: usize,
     limit: usize,
+    /// Beyond it nothing more is kept, but one message always is.
+    byte_limit: usize,
     /// Numbers what is kept.
     order: u64,
     /// What is still to be written again on this connection.
@@ -59,6 +63,12 @@ pub(super) enum Resend {
     Publish(Delivery, bool),
     /// The PUBREL.
     Release,
+}
+
+impl Kept {
+    fn size(&self) -> usize {
+        self.delivery.as_ref().map_or(0, Delivery::size)
+    }
 }
 
 impl Entry {
@@ -99,12 +109,26 @@ const KEPT: usize = 16;
 
 impl InFlight {
     pub(super) fn new() -> Self {
-        Self { entries: Vec::new(), count: 0, next: 0, limit: 0, order: 0, resends: VecDeque::new() }
+        Self {
+            entries: Vec::new(),
+            count: 0,
+            bytes: 0,
+            next: 0,
+            limit: 0,
+            byte_limit: 0,
+            order: 0,
+            resends: VecDeque::new(),
+        }
     }
 
-    /// Sets the client's receive maximum.
-    pub(super) fn set_limit(&mut self, limit: u16) {
-        self.limit = limit.into();
+    /// Sets the client's receive maximum, and how many bytes are kept at most for another connection.
+    pub(super) fn set_limit(&mut self, limit: u16, bytes: usize) {
+        (self.limit, self.byte_limit) = (limit.into(), bytes);
+    }
+
+    /// Bytes of what is kept for another connection.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The client's receive maximum.
@@ -112,9 +136,10 @@ impl InFlight {
         u16::try_from(self.limit).unwrap_or(u16::MAX)
     }
 
-    /// Whether the client has as many to acknowledge as it takes. What waits to be written again isn't with it.
+    /// Whether the client has as many to acknowledge as it takes, or as are kept. What waits to be written again isn't with it.
     pub(super) fn is_full(&self) -> bool {
         self.count.saturating_sub(self.resends.len()) >= self.limit
+            || (self.bytes > self.byte_limit && self.resends.is_empty())
     }
 
     /// Whether something is to be written again, before anything new.
@@ -160,21 +185,23 @@ impl InFlight {
 
     fn keep_as(&mut self, id: NonZeroU16, delivery: Delivery, written: bool) {
         self.order += 1;
-        let order = self.order;
-        if let Some(entry) = self.entry_mut(id) {
-            entry.kept = Some(Box::new(Kept { order, written, delivery: Some(delivery) }));
-        }
+        let (order, size) = (self.order, delivery.size());
+        let Some(entry) = self.entry_mut(id) else { return };
+        let kept = Box::new(Kept { order, written, delivery: Some(delivery) });
+        let before = entry.kept.replace(kept).map_or(0, |before| before.size());
+        self.bytes = self.bytes + size - before;
     }
 
     /// The client has it: what remains is PUBREL and its answer.
     pub(super) fn release(&mut self, id: NonZeroU16) {
         self.order += 1;
         let order = self.order;
-        if let Some(entry) = self.entry_mut(id) {
-            entry.stage = Stage::Complete;
-            if let Some(kept) = &mut entry.kept {
-                **kept = Kept { order, written: true, delivery: None };
-            }
+        let Some(entry) = self.entry_mut(id) else { return };
+        entry.stage = Stage::Complete;
+        if let Some(kept) = &mut entry.kept {
+            let size = kept.size();
+            **kept = Kept { order, written: true, delivery: None };
+            self.bytes -= size;
         }
     }
 
@@ -234,6 +261,7 @@ impl InFlight {
             };
             if let Some(Entry { kept: Some(kept), .. }) = place.take_if(is_taken) {
                 self.count -= 1;
+                self.bytes -= kept.size();
                 taken.extend(kept.delivery.map(|delivery| (kept.order, delivery)));
             }
         }
@@ -300,6 +328,7 @@ impl InFlight {
         let place = self.entries.get_mut(usize::from(id.get()) - 1)?;
         let entry = place.take_if(|entry| entry.stage == stage)?;
         self.count -= 1;
+        self.bytes -= entry.kept.as_ref().map_or(0, |kept| kept.size());
         if self.has_resends() {
             // Acknowledged before it was written again: the client remembers more than it had said.
             self.resends.retain(|resend| *resend != id);
@@ -345,7 +374,7 @@ mod tests {
     #[test]
     fn identifiers_are_unique_and_the_window_holds_in_any_order_of_acknowledgement() {
         let mut window = InFlight::new();
-        window.set_limit(40);
+        window.set_limit(40, 0);
         let mut taken = Vec::new();
         for round in 0..500_usize {
             while let Some(id) = window.insert(Entry::new(Stage::Acknowledge, None)) {

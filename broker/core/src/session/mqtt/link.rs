@@ -130,6 +130,11 @@ impl Link {
         !self.input.rest().is_empty()
     }
 
+    /// Bytes of it.
+    pub(super) fn input_bytes(&self) -> usize {
+        self.input.bytes.len()
+    }
+
     pub(super) fn keep(&mut self, input: &mut &[u8]) {
         self.input.append(input, usize::MAX);
     }
