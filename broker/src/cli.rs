@@ -46,6 +46,9 @@ pub enum Command {
     /// Devices and their secrets.
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// Operators of the admin API and their tokens.
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Back up the store of a gateway, or look whether a store is sound.
     ///
     /// Exit code: 0 done, or sound, 1 not sound, 2 bad usage or a file that can't be used.
@@ -132,6 +135,30 @@ pub struct DeviceAddOptions {
     #[arg(long = "role", value_name = "NAME")]
     pub roles: Vec<String>,
     /// Replace the secret that it has.
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// What to do about operators.
+#[derive(Debug, Subcommand)]
+pub enum OperatorCommand {
+    /// Make a token for an operator, note its hash in the file, and print it.
+    Add(OperatorAddOptions),
+}
+
+/// Which operator.
+#[derive(Debug, Args)]
+pub struct OperatorAddOptions {
+    /// The operator's name.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// The file of operators; made if it isn't there.
+    #[arg(long, value_name = "FILE", default_value = "operators")]
+    pub file: PathBuf,
+    /// He may look, and change nothing.
+    #[arg(long)]
+    pub viewer: bool,
+    /// Replace the token that he has.
     #[arg(long)]
     pub replace: bool,
 }

@@ -1,6 +1,7 @@
 //! What the operator decides: a TOML file and the command line, checked and turned into types before anything
 //! starts. Unknown keys are refused with the nearest known one; nothing is accepted and then ignored.
 
+mod admin;
 mod bridges;
 mod listeners;
 mod rules;
@@ -27,6 +28,8 @@ use crate::store::settings::{StoreSection, StoreSettings};
 use crate::transport::client_name::NamePlace;
 use crate::transport::tls::TlsFiles;
 use crate::transport::upgrade::Origins;
+pub use admin::AdminApi;
+use admin::AdminApiSection;
 use bridges::BridgeSection;
 pub use listeners::Listener;
 use listeners::{ListenerSection, TlsSection, WebSocketSection};
@@ -56,6 +59,8 @@ pub struct Config {
     pub origins: Origins,
     /// Where health and metrics are, if anywhere.
     pub admin: Option<SocketAddr>,
+    /// Who may use the admin API, if anyone.
+    pub admin_api: Option<AdminApi>,
     /// How many shards.
     pub shards: u16,
     /// Where and how what must last is kept, if it is.
@@ -122,6 +127,8 @@ struct ConfigFile {
     store: StoreSection,
     websocket: WebSocketSection,
     #[serde(skip_serializing_if = "Option::is_none")]
+    admin_api: Option<AdminApiSection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<TlsSection>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     listener: Vec<ListenerSection>,
@@ -179,6 +186,7 @@ impl Default for ConfigFile {
             limits: LimitsSection::default(),
             store: StoreSection::default(),
             websocket: WebSocketSection::default(),
+            admin_api: None,
             tls: None,
             listener: Vec::new(),
             rules: None,
@@ -315,6 +323,7 @@ impl ConfigFile {
             NO_ADMIN => None,
             text => Some(address("admin", text)?),
         };
+        let admin_api = self.admin_api.as_ref().map(|api| api.checked(admin, self.tls.is_some()));
         let shards = self.shards();
         if shards == 0 || shards > MAX_SHARDS {
             return invalid(format!("shards = {shards} is not within 1 to {MAX_SHARDS}"));
@@ -338,6 +347,7 @@ impl ConfigFile {
             client_name: self.client_name(),
             origins: self.websocket.checked(self.authenticates())?,
             admin,
+            admin_api: admin_api.transpose()?,
             shards,
             store: self.store()?,
             prefix: self.prefix.as_str().into(),

@@ -38,7 +38,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Arguments, Command, DeviceCommand};
+use crate::cli::{Arguments, Command, DeviceCommand, OperatorCommand};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         Command::Demo => block_on(demo::run()),
         Command::Passwd(options) => authentication::command::passwd(&options),
         Command::Device(DeviceCommand::Add(options)) => authentication::command::device_add(&options),
+        Command::Operator(OperatorCommand::Add(options)) => authentication::command::operator_add(&options),
         Command::Store(command) => store::command::run(&command),
         Command::Rules(command) => rules_command::run(&command),
         Command::Bench(command) => bench::run(&command),

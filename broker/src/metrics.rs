@@ -10,6 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::admin::AdminCounters;
 use crate::back_off::BackOff;
 use crate::bridge::BridgeStatus;
 use crate::rules_reload::RulesStatus;
@@ -253,6 +254,11 @@ impl Snapshot {
     /// Adds how the rules are doing.
     pub fn add_rules(&mut self, rules: &RulesStatus) {
         rules.each(&mut |name, help, labels, value, is_gauge| self.add(name, help, labels, value, is_gauge));
+    }
+
+    /// Adds what the admin port has counted.
+    pub fn add_admin(&mut self, admin: &AdminCounters) {
+        admin.each(&mut |name, help, labels, value, is_gauge| self.add(name, help, labels, value, is_gauge));
     }
 
     /// Adds what a bridge has counted, under its name.

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bugle_core::hub::EachNumber;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
+use crate::admin::ReloadRequest;
 use crate::config::RulesPlace;
 use crate::file_watch::FileWatch;
 use crate::shard_thread::{Control, ShardSender};
@@ -19,6 +20,9 @@ use crate::shard_thread::{Control, ShardSender};
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the shards may take before the log says that they do.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Requests of operators that wait; more are told to try again.
+const REQUESTS: usize = 4;
 
 /// How the rules are doing.
 #[derive(Debug, Default)]
@@ -29,6 +33,8 @@ pub struct RulesStatus {
     fault: Mutex<Option<String>>,
     /// The same of passwords and devices' secrets.
     credentials: Mutex<Option<String>>,
+    /// The same of operators' tokens.
+    operators: Mutex<Option<String>>,
 }
 
 impl RulesStatus {
@@ -47,6 +53,16 @@ impl RulesStatus {
         *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
+    /// The same of operators' tokens.
+    pub fn operators_fault(&self) -> Option<String> {
+        self.operators.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says whether operators' tokens are those of their file.
+    pub fn set_operators(&self, fault: Option<String>) {
+        *self.operators.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
     /// Calls `each` for every number.
     pub fn each(&self, each: &mut EachNumber<'_>) {
         for (result, count) in [("taken", &self.taken), ("refused", &self.refused)] {
@@ -57,6 +73,8 @@ impl RulesStatus {
         each("rules_outdated", help, &[], self.fault().is_some().into(), true);
         let help = "1 while older passwords or secrets hold than their files have, because one can't be used";
         each("credentials_outdated", help, &[], self.credentials_fault().is_some().into(), true);
+        let help = "1 while older operators' tokens hold than their file has, because it can't be used";
+        each("operators_outdated", help, &[], self.operators_fault().is_some().into(), true);
     }
 
     fn set(&self, fault: Option<String>) {
@@ -72,13 +90,20 @@ pub struct RulesReload {
     shards: Vec<ShardSender>,
     status: Arc<RulesStatus>,
     watch: FileWatch,
+    /// Requests of operators.
+    requests: mpsc::Receiver<ReloadRequest>,
 }
 
 impl RulesReload {
-    /// For rules that were read just now.
-    pub fn new(place: RulesPlace, shards: Vec<ShardSender>, status: Arc<RulesStatus>) -> Self {
+    /// For rules that were read just now; and the way to ask for them to be read again, and hear how that went.
+    pub fn new(
+        place: RulesPlace,
+        shards: Vec<ShardSender>,
+        status: Arc<RulesStatus>,
+    ) -> (Self, mpsc::Sender<ReloadRequest>) {
         let watch = FileWatch::new(place.path.clone());
-        Self { place, shards, status, watch }
+        let (sender, requests) = mpsc::channel(REQUESTS);
+        (Self { place, shards, status, watch, requests }, sender)
     }
 
     /// Looks at the file, and reads it when it has changed or when asked to.
@@ -86,24 +111,31 @@ impl RulesReload {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Both are cancel-safe.
-            let is_asked = tokio::select! {
-                () = asked.notified() => true,
-                _ = looks.tick() => false,
-            };
-            if self.watch.has_changed() || is_asked {
-                self.reload().await;
+            let (mut is_asked, mut request) = (false, None);
+            // All are cancel-safe.
+            tokio::select! {
+                () = asked.notified() => is_asked = true,
+                Some(asking) = self.requests.recv() => request = Some(asking),
+                _ = looks.tick() => {}
+            }
+            if self.watch.has_changed() || is_asked || request.is_some() {
+                let result = self.reload().await;
+                if let Some(request) = request {
+                    // Who asked may have waited long enough.
+                    let _ = request.send(result);
+                }
             }
         }
     }
 
-    async fn reload(&self) {
+    async fn reload(&self) -> Result<(), String> {
         let path = self.place.path.display();
         let rules = match self.place.load() {
             Ok(rules) => Arc::new(rules),
             Err(error) => {
                 tracing::error!(%error, "the rules stay as they are");
-                return self.status.set(Some(error.to_string()));
+                self.status.set(Some(error.to_string()));
+                return Err(error.to_string());
             }
         };
         let mut waiting = Vec::new();
@@ -122,5 +154,6 @@ impl RulesReload {
         }
         self.status.set(None);
         tracing::info!(%path, "the rules were read again, and hold everywhere");
+        Ok(())
     }
 }

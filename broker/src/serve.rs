@@ -14,9 +14,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::admin::{self, Admin};
+use crate::admin::{
+    self, Access, Admin, AdminCounters, AdminTls, Api, OperatorsEnd, OperatorsReload, Shards,
+};
 use crate::authentication;
 use crate::authentication::hook::Hook;
+use crate::authentication::operators::OperatorFile;
 use crate::authentication::reload::CredentialsReload;
 use crate::bridge::Bridges;
 use crate::cli::ServeOptions;
@@ -140,6 +143,8 @@ pub struct Gateway {
 struct Certificates {
     files: TlsFiles,
     endpoints: Vec<Arc<TlsEndpoint>>,
+    /// That of the admin port, if it has one.
+    admin: Option<Arc<AdminTls>>,
 }
 
 impl Gateway {
@@ -157,6 +162,14 @@ impl Gateway {
             None => None,
             Some(files) => Some((files.clone(), files.load().map_err(ServeError::Tls)?)),
         };
+        let admin_tls = match (&config.tls, &config.admin_api) {
+            (Some(files), Some(api)) if api.is_tls => {
+                Some(AdminTls::new(files.load_for_operators().map_err(ServeError::Tls)?))
+            }
+            _ => None,
+        };
+        let operators = config.admin_api.as_ref().map(|api| OperatorFile::load(&api.operators)).transpose();
+        let operators = operators.map_err(ServeError::Credentials)?;
         let addresses = config.listeners.iter().map(|listener| listener.address);
         let listeners = open(addresses, "--listen")?;
         let admin = open(config.admin, "--admin")?.pop();
@@ -236,11 +249,14 @@ impl Gateway {
                 accept.await;
             });
         }
-        gateway.certificates = tls.map(|(files, _)| Certificates { files, endpoints });
+        gateway.certificates =
+            tls.map(|(files, _)| Certificates { files, endpoints, admin: admin_tls.map(Arc::new) });
         let rules = Arc::new(RulesStatus::default());
+        let mut rules_reload = None;
         if let Some(place) = &config.rules_place {
             let asked = Arc::new(Notify::new());
-            let reload = RulesReload::new(place.clone(), senders.clone(), rules.clone());
+            let (reload, way) = RulesReload::new(place.clone(), senders.clone(), rules.clone());
+            rules_reload = Some(way);
             gateway.listeners.spawn(reload.run(asked.clone()));
             gateway.reloads.push(asked);
         }
@@ -268,8 +284,23 @@ impl Gateway {
             gateway.admin = Some(address);
             let bridges = gateway.bridges.statuses();
             let store = gateway.store.as_ref().map(StoreHandle::health);
-            let admin = Admin { shards: senders, counters, clock, door, bridges, rules, store };
-            gateway.listeners.spawn(admin::serve(listener, admin));
+            let shards = Shards::new(senders);
+            let admin_counters = Arc::new(AdminCounters::default());
+            let operators = match (&config.admin_api, operators) {
+                (Some(api), Some(file)) => {
+                    let known = Arc::new(ArcSwap::from_pointee(file));
+                    let asked = Arc::new(Notify::new());
+                    let reload = OperatorsReload::new(api.operators.clone(), known.clone(), rules.clone());
+                    gateway.listeners.spawn(reload.run(asked.clone()));
+                    gateway.reloads.push(asked);
+                    let access = Access::new(known, api.requests_per_second, admin_counters.clone());
+                    Some(OperatorsEnd { access, api: Api { shards: shards.clone(), rules: rules_reload } })
+                }
+                _ => None,
+            };
+            let admin = Admin { shards, admin_counters, counters, clock, door, bridges, rules, store };
+            let tls = gateway.certificates.as_ref().and_then(|certificates| certificates.admin.clone());
+            gateway.listeners.spawn(admin::serve(listener, tls, admin, operators));
         }
         Ok(gateway)
     }
@@ -287,12 +318,16 @@ impl Gateway {
 
     /// Reads the certificates again, for connections to come. The old ones stay where the new can't be used.
     fn reload_certificates(&self) {
-        let Some(Certificates { files, endpoints }) = &self.certificates else {
+        let Some(Certificates { files, endpoints, admin }) = &self.certificates else {
             return tracing::info!("there are no certificates to be read again");
         };
-        match files.load() {
-            Ok(config) => {
+        let loaded = files.load().and_then(|config| Ok((config, files.load_for_operators()?)));
+        match loaded {
+            Ok((config, of_admin)) => {
                 endpoints.iter().for_each(|endpoint| endpoint.replace(&config));
+                if let Some(admin) = admin {
+                    admin.replace(of_admin);
+                }
                 tracing::info!("certificates were read again, and hold for new connections");
             }
             Err(error) => tracing::error!(%error, "the certificates stay as they are"),
@@ -343,8 +378,10 @@ impl Gateway {
             line(format_args!("  MQTT in a WebSocket              ws://{address}/mqtt{tls}"));
         }
         if let Some(address) = self.admin {
+            let is_tls = self.certificates.as_ref().is_some_and(|certificates| certificates.admin.is_some());
+            let scheme = if is_tls { "https" } else { "http" };
             line(format_args!(
-                "  health and metrics               http://{address}/healthz  http://{address}/metrics"
+                "  health and metrics               {scheme}://{address}/healthz  {scheme}://{address}/metrics"
             ));
         }
         let port = self.address().map_or(1883, |address| address.port());

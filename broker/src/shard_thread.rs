@@ -5,7 +5,7 @@
 //! a thousand writes and no wake-up. Calls into the shard are short and never wait; none is made within another.
 
 use std::cell::{Cell, RefCell};
-use std::net::TcpStream as StdTcpStream;
+use std::net::{IpAddr, TcpStream as StdTcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
@@ -16,10 +16,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bugle_core::hub::{
     ConnectionKey, Counters, Credentials, Judgement, PeerBatch, Shard, ShardConfig, Transmit,
 };
-use bugle_core::model::{Instant, Moderation, ModerationRequest, Reason, Refusal};
+use bugle_core::model::{Instant, ModerationRequest, Reason, Refusal};
 use bugle_core::rules::Rules;
 use bugle_core::session::Protocol;
-use bugle_core::store::{Restored, StoreEvent, WallTime};
+use bugle_core::store::{BatchNumber, Restored, StoreEvent, WallTime};
 use slotmap::SecondaryMap;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
@@ -126,17 +126,35 @@ pub enum Control {
     /// To let clients in by these secrets from now on.
     Credentials(Arc<Credentials>),
     /// To kick, mute or ban in this operator's name, or to end that; of the shard that owns the client's id
-    /// ([`bugle_core::hub::owner`]). It answers when that is in force.
-    #[allow(dead_code, reason = "for the admin API")]
+    /// ([`bugle_core::hub::owner`]). It answers when that is in force and, if there is a store, committed.
     Moderate(ModerationRequest, Arc<str>, oneshot::Sender<Result<(), Refusal>>),
-    /// Which mutes and bans are in force for its clients.
-    #[allow(dead_code, reason = "for the admin API")]
-    Moderations(oneshot::Sender<Vec<Moderation>>),
+    /// To look something up; it answers by itself.
+    Look(Look),
     /// What became of a credential that it wanted judged.
     Authenticated(ConnectionKey, Judgement),
     /// To tell its clients and end.
     ShutDown,
 }
+
+/// What is to be looked up.
+pub type Look = Box<dyn FnOnce(&Sight<'_>) + Send>;
+
+/// What can be seen of a shard.
+pub struct Sight<'a> {
+    /// It.
+    pub shard: &'a Shard,
+    connections: &'a SecondaryMap<ConnectionKey, Rc<Connection>>,
+}
+
+impl Sight<'_> {
+    /// Where a connection comes from, as long as it is there.
+    pub fn address(&self, key: ConnectionKey) -> Option<IpAddr> {
+        self.connections.get(key)?.peer()
+    }
+}
+
+/// A moderation that is in force, and who waits until it is committed.
+type Committing = (BatchNumber, oneshot::Sender<Result<(), Refusal>>);
 
 /// The way to a shard.
 #[derive(Clone)]
@@ -237,6 +255,8 @@ pub struct ShardHost {
     store: Option<StoreLink>,
     /// Who waits until all clients have been judged by new rules.
     judging: RefCell<Vec<oneshot::Sender<()>>>,
+    /// Who waits until a moderation is committed.
+    committing: RefCell<Vec<Committing>>,
     /// Who judges credentials, and the way back.
     judge: (Authenticator, mpsc::Sender<Control>),
     /// Something went into the shard.
@@ -268,6 +288,7 @@ impl ShardHost {
             links: RefCell::new(outgoing.into_iter().map(|sender| sender.map(Link::new)).collect()),
             store,
             judging: RefCell::default(),
+            committing: RefCell::default(),
             judge,
             wake: Notify::new(),
             all_ended: Notify::new(),
@@ -482,15 +503,26 @@ impl ShardHost {
                 }
                 Control::Moderate(request, by, answer) => {
                     self.tick();
-                    let result =
-                        self.caught("a moderation", |shard, now| shard.handle_moderation(&request, &by, now));
+                    let result = self.caught("a moderation", |shard, now| {
+                        shard.handle_moderation(&request, &by, now).map(|()| shard.uncommitted())
+                    });
                     let failed = || Err(Refusal::new(Reason::Internal, "a fault of the gateway's own"));
-                    // Who asked may have waited long enough.
-                    let _ = answer.send(result.unwrap_or_else(failed));
+                    match result.unwrap_or_else(failed) {
+                        Ok(Some(batch)) => {
+                            let mut committing = self.committing.borrow_mut();
+                            // Who asked may have waited long enough.
+                            committing.retain(|(_, answer)| !answer.is_closed());
+                            committing.push((batch, answer));
+                        }
+                        result => drop(answer.send(result.map(drop))),
+                    }
                     self.wake.notify_one();
                 }
-                Control::Moderations(answer) => {
-                    let _ = answer.send(self.shard.borrow().moderations());
+                Control::Look(look) => {
+                    let connections = self.connections.borrow();
+                    self.caught("a look for an operator", |shard, _| {
+                        look(&Sight { shard, connections: &connections });
+                    });
                 }
                 Control::Credentials(credentials) => {
                     self.caught("new secrets", |shard, _| shard.set_credentials(credentials));
@@ -532,6 +564,7 @@ impl ShardHost {
                 self.wake.notify_one();
                 yield_now().await;
             }
+            self.tell_committed();
             if !self.shard.borrow().is_judging() {
                 for judged in self.judging.take() {
                     // Who asked may have waited long enough.
@@ -547,6 +580,19 @@ impl ShardHost {
                 timer.as_mut().reset(self.clock.at(next));
                 armed = Some(next);
             }
+        }
+    }
+
+    /// Tells operators whose moderation the store has.
+    fn tell_committed(&self) {
+        // Nearly always it is empty.
+        if self.committing.borrow().is_empty() {
+            return;
+        }
+        let committed = self.shard.borrow().committed();
+        for (_, answer) in self.committing.borrow_mut().extract_if(.., |(batch, _)| *batch <= committed) {
+            // Who asked may have waited long enough.
+            let _ = answer.send(Ok(()));
         }
     }
 

@@ -63,7 +63,9 @@ impl Setup {
         let mut program = Program::spawn(command);
         let address = |line: &str| {
             let digits = |text: &str| text.split('/').next().and_then(|text| text.parse::<SocketAddr>().ok());
-            line.split_whitespace().map(|word| word.trim_start_matches("http://")).find_map(digits)
+            let bare =
+                |word: &'_ str| digits(word.trim_start_matches("http://").trim_start_matches("https://"));
+            line.split_whitespace().find_map(bare)
         };
         let clients = address(&program.line("MQTT 5 and devices").await).unwrap();
         let admin = address(&program.line("/metrics").await).unwrap();

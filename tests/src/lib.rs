@@ -21,6 +21,7 @@ mod foreign;
 mod gateway;
 mod mosquitto;
 mod mqtt_bytes;
+mod operator;
 mod program;
 pub mod readme;
 pub mod soak;
@@ -41,6 +42,7 @@ pub use mqtt_bytes::{
     RawClient, connect_packet, connect_packet_with_will, device_hello, disconnect_reason, mqtt_packet,
     packet as raw_packet, publish_packet, subscribe_packet, text as raw_text,
 };
+pub use operator::{Answered, Operators};
 pub use program::{Finished, Program};
 
 /// How long anything may take. Generous, so that only what will never come is missed on a slow machine.

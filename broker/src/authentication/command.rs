@@ -1,4 +1,4 @@
-//! `bugle passwd` and `bugle device add`: lines of the files that the gateway reads.
+//! `bugle passwd`, `bugle device add` and `bugle operator add`: lines of the files that the gateway reads.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, IsTerminal, Write};
@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use bugle_core::model::ClientId;
 
+use super::operators::{self, OperatorFile};
 use super::passwords::{MAX_PASSWORD, check_name, hash};
 use super::{Extras, devices, lines};
-use crate::cli::{DeviceAddOptions, PasswdOptions};
+use crate::cli::{DeviceAddOptions, OperatorAddOptions, PasswdOptions};
 
 /// A file or an option can't be used.
 const MISUSED: u8 = 2;
@@ -22,6 +23,11 @@ pub fn passwd(options: &PasswdOptions) -> ExitCode {
 /// Makes a secret for a device, and prints it.
 pub fn device_add(options: &DeviceAddOptions) -> ExitCode {
     report(add_device(options))
+}
+
+/// Makes a token for an operator, and prints it.
+pub fn operator_add(options: &OperatorAddOptions) -> ExitCode {
+    report(add_operator(options))
 }
 
 fn report(result: Result<(), String>) -> ExitCode {
@@ -66,14 +72,37 @@ fn add_device(options: &DeviceAddOptions) -> Result<(), String> {
             ));
         }
     }
+    let secret = new_secret()?;
+    set_line(&options.file, &options.id, Some(&format!("{}:{secret}{}", options.id, extras.text())))?;
+    println!("{secret}");
+    Ok(())
+}
+
+fn add_operator(options: &OperatorAddOptions) -> Result<(), String> {
+    operators::check_name(&options.name)?;
+    if options.file.exists() {
+        let known = OperatorFile::load(&options.file)?;
+        if !options.replace && known.has(&options.name) {
+            let path = options.file.display();
+            return Err(format!(
+                "'{}' has a token in {path} already; --replace makes a new one",
+                options.name
+            ));
+        }
+    }
+    let token = new_secret()?;
+    set_line(&options.file, &options.name, Some(&operators::line(&options.name, &token, options.viewer)))?;
+    println!("{token}");
+    Ok(())
+}
+
+/// Something that nobody guesses: 120 random bits.
+pub fn new_secret() -> Result<String, String> {
     let mut bytes = [0; 24];
     getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no random numbers: {error}"))?;
     // Letters and digits alone: it goes into configurations of all kinds.
     const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let secret: String = bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect();
-    set_line(&options.file, &options.id, Some(&format!("{}:{secret}{}", options.id, extras.text())))?;
-    println!("{secret}");
-    Ok(())
+    Ok(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
 }
 
 fn check_extras(extras: &Extras) -> Result<(), String> {

@@ -4,6 +4,7 @@
 pub mod command;
 pub mod devices;
 pub mod hook;
+pub mod operators;
 pub mod passwords;
 pub mod reload;
 pub mod tokens;

@@ -43,6 +43,11 @@ pub struct TlsFiles {
 }
 
 impl TlsFiles {
+    /// The same for the admin port, whose clients show no certificate.
+    pub fn load_for_operators(&self) -> Result<ServerConfig, String> {
+        Self { client_ca: None, is_optional: false, ..self.clone() }.load()
+    }
+
     /// Reads them all. What is wrong with which file is said in the error.
     pub fn load(&self) -> Result<ServerConfig, String> {
         let provider = Arc::new(aws_lc_rs::default_provider());

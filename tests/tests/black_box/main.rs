@@ -2,6 +2,7 @@
 //! has its name in its own.
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
+mod admin_api;
 mod attacks;
 mod authentication_hook;
 mod bad_input;

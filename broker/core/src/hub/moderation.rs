@@ -168,18 +168,26 @@ impl Shard {
     /// All mutes and bans that are in force for clients of this shard, at most
     /// [`moderations_per_shard`](crate::model::Limits::moderations_per_shard).
     pub fn moderations(&self) -> Vec<Moderation> {
-        let of_client = |(client, restraints): (&ClientId, &Vec<Restraint>)| {
-            let one = |restraint: &Restraint| Moderation {
-                act: restraint.act(),
-                client: client.clone(),
-                group: restraint.group.clone(),
-                until: restraint.until.map(|until| self.store.wall(until)),
-                by: restraint.by.clone(),
-                why: restraint.why.clone(),
-            };
-            restraints.iter().map(one).collect::<Vec<_>>()
+        let all = self.moderations.by_client.iter();
+        all.flat_map(|(client, restraints)| self.listed(client, restraints)).collect()
+    }
+
+    /// Those among them of one client.
+    pub(super) fn moderations_of(&self, client: &str) -> Vec<Moderation> {
+        let found = self.moderations.by_client.get_key_value(client);
+        found.map(|(client, restraints)| self.listed(client, restraints)).unwrap_or_default()
+    }
+
+    fn listed(&self, client: &ClientId, restraints: &[Restraint]) -> Vec<Moderation> {
+        let one = |restraint: &Restraint| Moderation {
+            act: restraint.act(),
+            client: client.clone(),
+            group: restraint.group.clone(),
+            until: restraint.until.map(|until| self.store.wall(until)),
+            by: restraint.by.clone(),
+            why: restraint.why.clone(),
         };
-        self.moderations.by_client.iter().flat_map(of_client).collect()
+        restraints.iter().map(one).collect()
     }
 
     /// A client asks for a moderation: it needs the right to, in the group or over the client.

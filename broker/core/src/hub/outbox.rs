@@ -192,6 +192,18 @@ impl Shard {
         Some(batch)
     }
 
+    /// The batch that makes all last that was done so far; none: it lasts already, or there is no store.
+    pub fn uncommitted(&self) -> Option<BatchNumber> {
+        let outbox = &self.store;
+        let number = if outbox.batch.operations.is_empty() { outbox.last } else { outbox.present() };
+        (number > outbox.committed).then_some(number)
+    }
+
+    /// The last batch that the store has committed.
+    pub fn committed(&self) -> BatchNumber {
+        self.store.committed
+    }
+
     /// Says whether the store takes another batch; while it doesn't, [`poll_store`](Self::poll_store) gives none.
     pub fn store_has_room(&mut self, room: bool) {
         self.store.has_room = room;

@@ -166,6 +166,11 @@ impl Rules {
         self.members.get(group)
     }
 
+    /// The groups that have provisioned members.
+    pub fn groups(&self) -> impl Iterator<Item = &GroupName> {
+        self.members.keys()
+    }
+
     /// The groups that a client is a provisioned member of.
     pub fn groups_of(&self, client: &ClientId) -> &[GroupName] {
         self.groups_of.get(client).map_or(&[], Vec::as_slice)

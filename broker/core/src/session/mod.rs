@@ -144,6 +144,14 @@ impl Session {
         }
     }
 
+    /// What it speaks, as people call it: `MQTT 3.1`, `MQTT 3.1.1`, `MQTT 5` or `device`.
+    pub fn protocol_name(&self) -> &'static str {
+        match self {
+            Self::Mqtt(session) => session.version_name(),
+            Self::Device(_) => "device",
+        }
+    }
+
     /// A session without a connection, which only keeps what another had.
     pub fn away(config: Arc<SessionConfig>, kept: Option<KeptSession>, now: Instant) -> Self {
         Self::Mqtt(Box::new(MqttSession::away(config, kept.unwrap_or_default(), now)))

@@ -125,6 +125,15 @@ impl MqttSession {
         }
     }
 
+    /// The version that the client speaks, as people call it.
+    pub fn version_name(&self) -> &'static str {
+        match self.link.version {
+            Version::V31 => "MQTT 3.1",
+            Version::V311 => "MQTT 3.1.1",
+            Version::V5 => "MQTT 5",
+        }
+    }
+
     /// The next command in `input`, or in what was kept of earlier input. To be called until it gives none:
     /// then `input` is used up, or kept. After [`handle_reply`](Self::handle_reply) and
     /// [`resume`](Self::resume) it is to be called again, be it with nothing, since kept packets may now go on.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+mod admin_port;
 mod before_authentication;
 mod names;
 mod protocol;

@@ -1,32 +1,52 @@
 //! The admin listener: `/healthz`, `/metrics`, and the WebSocket `/mqtt`, by which pages that it serves reach the gateway
-//! as any client does. It has no authentication yet, and so nothing that changes anything.
+//! as any client does; and, where there is a file of operators, the [`api`] for these. What anyone may ask changes nothing.
+//!
+//! ```text
+//! [server] (bounds, deadlines) ─► [tls] ─► router ─┬─ /healthz, /metrics, /mqtt
+//!                                                  └─ [access] (token, rate) ─► [api] ─► [shards]
+//! ```
+
+mod access;
+mod api;
+mod problem;
+mod server;
+mod shards;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use access::{Access, OperatorsReload};
+pub use api::{Api, ReloadRequest};
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Response, StatusCode, Version, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto::upgrade::downcast;
+use problem::Problem;
+pub use server::AdminCounters;
+pub use shards::Shards;
+pub use tls::AdminTls;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::bridge::BridgeStatus;
 use crate::listener::Door;
 use crate::metrics::{ProcessCounters, Snapshot};
 use crate::rules_reload::RulesStatus;
-use crate::shard_thread::{Clock, ShardSender, sum_counters};
+use crate::shard_thread::{Clock, sum_counters};
 use crate::store::StoreHealth;
 use crate::transport::upgrade::{PATH, RequestHead, SUBPROTOCOL, UpgradeRefusal};
 
 /// What the answers are made from.
 pub struct Admin {
     /// The ways to all shards.
-    pub shards: Vec<ShardSender>,
+    pub shards: Shards,
+    /// What the admin port has counted.
+    pub admin_counters: Arc<AdminCounters>,
     /// What the process has counted.
     pub counters: Arc<ProcessCounters>,
     /// The gateway's clock.
@@ -41,17 +61,38 @@ pub struct Admin {
     pub store: Option<StoreHealth>,
 }
 
-/// Answers on `listener` until dropped.
-pub async fn serve(listener: TcpListener, admin: Admin) {
+/// The API, and who may use it.
+pub struct OperatorsEnd {
+    /// Who may.
+    pub access: Access,
+    /// What they do.
+    pub api: Api,
+}
+
+/// Answers on `listener`, within TLS if there is one, until dropped. Without operators there is no API.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<AdminTls>>,
+    admin: Admin,
+    operators: Option<OperatorsEnd>,
+) {
+    let counters = admin.admin_counters.clone();
+    let api = match operators {
+        Some(OperatorsEnd { access, api }) => {
+            api::routes(Arc::new(api)).layer(from_fn_with_state(Arc::new(access), access::guard))
+        }
+        None => Router::new().fallback(|| async {
+            Problem::not_found("there is no admin API without operators: name their file in [admin_api]")
+        }),
+    };
     let router = Router::new()
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
-        .route(PATH, get(websocket))
-        .with_state(Arc::new(admin));
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    if let Err(error) = axum::serve(listener, service).await {
-        tracing::error!(%error, "the admin listener has ended");
-    }
+        .route(PATH, if tls.is_some() { get(no_websocket) } else { get(websocket) })
+        .with_state(Arc::new(admin))
+        .nest("/api/v1", api)
+        .fallback(|| async { Problem::not_found("here are /healthz, /metrics, /mqtt and /api/v1") });
+    server::accept(listener, router, tls, counters).await;
 }
 
 async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
@@ -69,6 +110,10 @@ async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         health["status"] = "degraded".into();
         health["credentials"] = serde_json::json!({"state": "outdated", "reason": fault});
     }
+    if let Some(fault) = admin.rules.operators_fault() {
+        health["status"] = "degraded".into();
+        health["operators"] = serde_json::json!({"state": "outdated", "reason": fault});
+    }
     if let Some(trouble) = admin.store.as_ref().and_then(StoreHealth::trouble) {
         health["status"] = "degraded".into();
         health["store"] = serde_json::json!({"state": trouble.state, "reason": trouble.reason});
@@ -85,10 +130,11 @@ async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let (sum, answered) = sum_counters(&admin.shards).await;
+    let (sum, answered) = sum_counters(admin.shards.all()).await;
     let uptime = admin.clock.elapsed().as_secs();
-    let mut snapshot = Snapshot::new(&admin.counters, &sum, answered, admin.shards.len(), uptime);
+    let mut snapshot = Snapshot::new(&admin.counters, &sum, answered, admin.shards.all().len(), uptime);
     snapshot.add_rules(&admin.rules);
+    snapshot.add_admin(&admin.admin_counters);
     admin.bridges.iter().for_each(|bridge| snapshot.add_bridge(bridge));
     if let Some(store) = &admin.store {
         snapshot.add_store(store);
@@ -100,6 +146,11 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+/// Within TLS there is none here: that of the listeners has one, with what it takes to be handed on to a shard.
+async fn no_websocket() -> impl IntoResponse {
+    (StatusCode::NOT_FOUND, "the admin port speaks TLS, and has no WebSocket then: use a listener's\n")
 }
 
 /// Makes a connection a WebSocket and takes it out of HTTP.
@@ -127,7 +178,7 @@ async fn websocket(
         }
     };
     tokio::spawn(async move {
-        match on_upgrade.await.map(downcast::<TokioIo<TcpStream>>) {
+        match on_upgrade.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
             Ok(Ok(parts)) => {
                 admin.door.clone().admit_websocket(parts.io.into_inner(), peer, &parts.read_buf).await
             }
