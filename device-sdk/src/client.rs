@@ -1,10 +1,11 @@
 //! The application's side: send, join, publish, subscribe, receive. Copies of one client may be used from
 //! several tasks.
 
-use core::future::poll_fn;
-use core::task::Poll;
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::task::{Context, Poll};
 
-use bugle_protocol::{Reason, ReceiptMode, Status};
+use bugle_protocol::{ReceiptMode, Status};
 use embassy_sync::blocking_mutex::raw::RawMutex;
 
 use crate::session::{Lent, Request};
@@ -42,13 +43,13 @@ impl<'a, M: RawMutex> Client<'a, M> {
     ///
     /// Cancel-safe until it is queued; dropped after that, it is sent all the same, and nobody learns its
     /// outcome.
-    pub async fn send(
+    pub fn send<'r>(
         &self,
-        target: Target<'_>,
-        payload: &[u8],
-        options: &SendOptions<'_>,
-    ) -> Result<Accepted, SendError> {
-        self.perform(&Request::Send { target, payload, options }).await
+        target: Target<'r>,
+        payload: &'r [u8],
+        options: &'r SendOptions<'r>,
+    ) -> Acceptance<'a, 'r, M> {
+        self.perform(Request::Send { target, payload, options })
     }
 
     /// Sends a signal and waits for what became of it at all its recipients (S8). `each` hears of every
@@ -70,9 +71,10 @@ impl<'a, M: RawMutex> Client<'a, M> {
     ) -> Result<Receipt, SendError> {
         let receipt = if options.receipt == ReceiptMode::None { ReceiptMode::Each } else { options.receipt };
         let options = &SendOptions { receipt, ..*options };
-        let mut sending = self.perform_open(&Request::Send { target, payload, options }).await?;
+        let mut acceptance = self.perform(Request::Send { target, payload, options });
+        (&mut acceptance).await?;
         loop {
-            let receipt = sending.receipt(&mut each).await?;
+            let receipt = acceptance.sending.receipt(&mut each).await?;
             if !receipt.interim {
                 return Ok(receipt);
             }
@@ -94,14 +96,14 @@ impl<'a, M: RawMutex> Client<'a, M> {
     /// Publishes to a plain topic (T7) and waits until the gateway has accepted it.
     ///
     /// Cancel-safe until it is queued; dropped after that, it is published all the same.
-    pub async fn publish(
+    pub fn publish<'r>(
         &self,
-        topic: &str,
-        payload: &[u8],
+        topic: &'r str,
+        payload: &'r [u8],
         at_least_once: bool,
         retain: bool,
-    ) -> Result<Accepted, SendError> {
-        self.perform(&Request::Publish { topic, payload, at_least_once, retain }).await
+    ) -> Acceptance<'a, 'r, M> {
+        self.perform(Request::Publish { topic, payload, at_least_once, retain })
     }
 
     /// Queues a message to a plain topic without waiting.
@@ -119,25 +121,25 @@ impl<'a, M: RawMutex> Client<'a, M> {
     /// has done so.
     ///
     /// Cancel-safe until it is queued; dropped after that, the group is joined all the same.
-    pub async fn join(&self, group: &str) -> Result<Accepted, SendError> {
-        self.perform(&Request::Join(group)).await
+    pub fn join<'r>(&self, group: &'r str) -> Acceptance<'a, 'r, M> {
+        self.perform(Request::Join(group))
     }
 
     /// Leaves a group. Cancel-safe likewise.
-    pub async fn leave(&self, group: &str) -> Result<Accepted, SendError> {
-        self.perform(&Request::Leave(group)).await
+    pub fn leave<'r>(&self, group: &'r str) -> Acceptance<'a, 'r, M> {
+        self.perform(Request::Leave(group))
     }
 
     /// Subscribes to a plain topic filter, now and in every new session until
     /// [`unsubscribe`](Self::unsubscribe), with QoS 1 or 0. Cancel-safe until it is queued; dropped after
     /// that, it is subscribed to all the same.
-    pub async fn subscribe(&self, filter: &str, at_least_once: bool) -> Result<Accepted, SendError> {
-        self.perform(&Request::Subscribe { filter, at_least_once }).await
+    pub fn subscribe<'r>(&self, filter: &'r str, at_least_once: bool) -> Acceptance<'a, 'r, M> {
+        self.perform(Request::Subscribe { filter, at_least_once })
     }
 
     /// Ends a subscription. Cancel-safe likewise.
-    pub async fn unsubscribe(&self, filter: &str) -> Result<Accepted, SendError> {
-        self.perform(&Request::Unsubscribe(filter)).await
+    pub fn unsubscribe<'r>(&self, filter: &'r str) -> Acceptance<'a, 'r, M> {
+        self.perform(Request::Unsubscribe(filter))
     }
 
     /// Waits for something to come in and lends it to `take`; when that returns, the gateway is told that the
@@ -233,57 +235,50 @@ impl<'a, M: RawMutex> Client<'a, M> {
 
     fn try_queue(&self, request: &Request<'_>) -> Result<Sending<'a, M>, SendError> {
         let slot = self.shared.with(|session, _| session.submit(request))?;
-        Ok(Sending { shared: self.shared, slot })
+        Ok(Sending { shared: self.shared, slot: Some(slot) })
     }
 
-    async fn perform(&self, request: &Request<'_>) -> Result<Accepted, SendError> {
-        self.perform_open(request).await.map(|_| Accepted)
+    fn perform<'r>(&self, request: Request<'r>) -> Acceptance<'a, 'r, M> {
+        let sending = Sending { shared: self.shared, slot: None };
+        Acceptance { sending, request, may_name_again: true }
     }
+}
 
-    /// Queues a request when there is room, and waits until it is accepted.
-    async fn perform_open(&self, request: &Request<'_>) -> Result<Sending<'a, M>, SendError> {
-        let mut may_name_again = true;
-        loop {
-            let slot = poll_fn(|context| {
-                self.shared.with(|session, _| match session.submit(request) {
-                    Err(SendError::Full | SendError::NotConnected) => {
-                        session.register_sender(context.waker());
-                        Poll::Pending
-                    }
-                    result => Poll::Ready(result),
-                })
-            })
-            .await?;
-            let sending = Sending { shared: self.shared, slot };
-            match sending.accepted().await {
-                Ok(Accepted) => return Ok(sending),
-                Err(SendError::NotSent) => {}
-                Err(SendError::Unconfirmed) if request.is_repeatable() => {}
-                // The gateway's table of names is smaller than it said; the second attempt uses none.
-                Err(SendError::Refused { reason: Reason::UnknownHandle, .. }) if may_name_again => {
-                    may_name_again = false;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+/// Queues what was asked for when there is room, and waits until the gateway has accepted it.
+#[must_use = "nothing is asked for before it is awaited"]
+pub struct Acceptance<'a, 'r, M: RawMutex> {
+    sending: Sending<'a, M>,
+    request: Request<'r>,
+    may_name_again: bool,
+}
+
+impl<M: RawMutex> Future for Acceptance<'_, '_, M> {
+    type Output = Result<Accepted, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { sending, request, may_name_again } = &mut *self;
+        let waker = context.waker();
+        sending.shared.with(|session, _| session.poll_request(request, &mut sending.slot, may_name_again, waker))
     }
 }
 
 /// A signal or message that was queued. Dropping it loses nothing but its outcome.
 pub struct Sending<'a, M: RawMutex> {
     shared: &'a Shared<'a, M>,
-    slot: u8,
+    /// Where its outcome will be; `None` before it is queued.
+    slot: Option<u8>,
 }
 
 impl<M: RawMutex> Sending<'_, M> {
     /// Waits until the gateway has accepted or refused it (S8). Cancel-safe.
     pub async fn accepted(&self) -> Result<Accepted, SendError> {
         poll_fn(|context| {
+            let Some(slot) = self.slot else { return Poll::Pending };
             self.shared.with(|session, _| {
-                let acceptance = session.poll_acceptance(self.slot);
+                let acceptance = session.poll_acceptance(slot);
                 acceptance.map_or_else(
                     || {
-                        session.register_outcome(self.slot, context.waker());
+                        session.register_outcome(slot, context.waker());
                         Poll::Pending
                     },
                     Poll::Ready,
@@ -300,11 +295,12 @@ impl<M: RawMutex> Sending<'_, M> {
     pub async fn receipt(&mut self, mut each: impl FnMut(&str, Status)) -> Result<Receipt, SendError> {
         loop {
             let (entry, receipt) = poll_fn(|context| {
+                let Some(slot) = self.slot else { return Poll::Pending };
                 self.shared.with(|session, _| {
-                    let entry = session.poll_receipt_entry(self.slot);
-                    let receipt = if entry.is_none() { session.poll_receipt(self.slot) } else { None };
+                    let entry = session.poll_receipt_entry(slot);
+                    let receipt = if entry.is_none() { session.poll_receipt(slot) } else { None };
                     if entry.is_none() && receipt.is_none() {
-                        session.register_outcome(self.slot, context.waker());
+                        session.register_outcome(slot, context.waker());
                         return Poll::Pending;
                     }
                     Poll::Ready((entry, receipt))
@@ -323,7 +319,9 @@ impl<M: RawMutex> Sending<'_, M> {
 
 impl<M: RawMutex> Drop for Sending<'_, M> {
     fn drop(&mut self) {
-        self.shared.with(|session, _| session.release(self.slot));
+        if let Some(slot) = self.slot {
+            self.shared.with(|session, _| session.release(slot));
+        }
     }
 }
 

@@ -96,7 +96,7 @@ pub mod tls;
 pub use bugle_protocol as protocol;
 pub use bugle_protocol::{Mode, Reason, ReceiptCounts, ReceiptMode, Status};
 
-pub use client::{Client, Sending};
+pub use client::{Acceptance, Client, Sending};
 pub use config::{Config, ConfigError, MAX_WILL, WillError, will};
 pub use runner::{Connect, Runner};
 pub use signal::{

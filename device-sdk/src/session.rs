@@ -25,6 +25,7 @@ mod outcomes;
 mod process;
 mod submit;
 mod transmit;
+mod turns;
 
 use core::task::Waker;
 
@@ -38,6 +39,7 @@ pub use self::names::AnnouncedSlot;
 pub use self::outcomes::SendSlot;
 pub use self::process::Lent;
 pub use self::submit::Request;
+pub(crate) use self::turns::{Attempts, Turn, Turns};
 
 use self::clock::GatewayClock;
 use self::inbox::Inbox;
@@ -127,7 +129,7 @@ pub struct Session<'a> {
 
     /// When hello or proof was written.
     asked_at: u64,
-    greet_until: u64,
+    connected_at: u64,
     lost_at: u64,
     last_sent: u64,
     last_heard: u64,
@@ -174,7 +176,7 @@ impl<'a> Session<'a> {
             known_until: 0,
             acknowledged: 0,
             asked_at: 0,
-            greet_until: 0,
+            connected_at: 0,
             lost_at: 0,
             last_sent: 0,
             last_heard: 0,
@@ -269,16 +271,8 @@ impl<'a> Session<'a> {
         self.senders.wake();
     }
 
-    pub(crate) fn config(&self) -> &Config<'a> {
-        &self.config
-    }
-
     pub(crate) fn register_outcome(&mut self, slot: u8, waker: &Waker) {
         self.outcomes.register(slot, waker);
-    }
-
-    pub(crate) fn register_sender(&mut self, waker: &Waker) {
-        self.senders.register(waker);
     }
 
     pub(crate) fn register_taker(&mut self, waker: &Waker) {

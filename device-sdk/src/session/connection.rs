@@ -11,7 +11,7 @@ impl<'a> Session<'a> {
     /// A transport is open: the hello is next.
     pub fn handle_connected(&mut self, now: u64) {
         self.link = Link::Greeting(Greeting::WriteHello);
-        self.greet_until = now + u64::from(self.config.handshake_timeout);
+        self.connected_at = now;
     }
 
     /// Connections are wanted again after an end that was final.
@@ -154,7 +154,7 @@ impl<'a> Session<'a> {
     /// Does what is due by `now`.
     pub fn handle_time(&mut self, now: u64) {
         match self.link {
-            Link::Greeting(_) if self.greet_until <= now => self.close(Disconnect::TimedOut, None),
+            Link::Greeting(_) if self.greet_ends() <= now => self.close(Disconnect::TimedOut, None),
             Link::Open => {
                 if self.receive_room() == 0 {
                     // Nothing is heard because the application doesn't take what is there.
@@ -174,7 +174,7 @@ impl<'a> Session<'a> {
     /// at the latest.
     pub fn poll_deadline(&self) -> Option<u64> {
         let of_link = match self.link {
-            Link::Greeting(_) => self.greet_until,
+            Link::Greeting(_) => self.greet_ends(),
             Link::Open => {
                 let restore = if self.restore_at > 0 { self.restore_at } else { NEVER };
                 self.silence_ends().min(self.ack_ends()).min(self.ping_due()).min(restore)
@@ -190,6 +190,10 @@ impl<'a> Session<'a> {
     pub(super) fn keep_alive(&self) -> Option<u64> {
         let seconds = self.agreed?.keep_alive;
         (seconds > 0).then(|| u64::from(seconds) * 1000)
+    }
+
+    fn greet_ends(&self) -> u64 {
+        self.connected_at + u64::from(self.config.handshake_timeout)
     }
 
     /// When the gateway has been silent for one and a half keep-alives.

@@ -1,8 +1,10 @@
 //! What the application asks for: checked here first, then encoded into the outbox, with the names in it
 //! announced before it.
 
+use core::task::{Poll, Waker};
+
 use bugle_protocol::{
-    Frame, MAX_LIST, MAX_PAYLOAD, MAX_TOPIC, NameKind, NameList, NameRef, Publish, ReceiptMode, Send, is_name,
+    Frame, MAX_LIST, MAX_PAYLOAD, MAX_TOPIC, NameKind, NameList, NameRef, Publish, Reason, ReceiptMode, Send, is_name,
 };
 
 use super::interest::Interest;
@@ -10,7 +12,7 @@ use super::names::AnnouncedNames;
 use super::outbox::{Full, Outbox};
 use super::outcomes::ReceiptWish;
 use super::{Link, Session};
-use crate::signal::{SendError, SendOptions, Target};
+use crate::signal::{Accepted, SendError, SendOptions, Target};
 
 /// Something to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +156,51 @@ impl Session<'_> {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Submits a request when there is room, and says whether it was accepted. `slot` is where its outcome will be, once it
+    /// is queued. It is submitted again only where the first attempt surely had no effect, or may have it twice.
+    #[inline(never)]
+    pub(crate) fn poll_request(
+        &mut self,
+        request: &Request<'_>,
+        slot: &mut Option<u8>,
+        may_name_again: &mut bool,
+        waker: &Waker,
+    ) -> Poll<Result<Accepted, SendError>> {
+        loop {
+            let Some(place) = *slot else {
+                match self.submit(request) {
+                    Ok(place) => *slot = Some(place),
+                    Err(SendError::Full | SendError::NotConnected) => {
+                        self.senders.register(waker);
+                        return Poll::Pending;
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+                continue;
+            };
+            let error = match self.outcomes.acceptance(place) {
+                None => {
+                    self.outcomes.register(place, waker);
+                    return Poll::Pending;
+                }
+                Some(Ok(accepted)) => return Poll::Ready(Ok(accepted)),
+                Some(Err(error)) => error,
+            };
+            let again = match error {
+                SendError::NotSent => true,
+                SendError::Unconfirmed => request.is_repeatable(),
+                // The gateway's table of names is smaller than it said; the second attempt uses none.
+                SendError::Refused { reason: Reason::UnknownHandle, .. } => core::mem::take(may_name_again),
+                _ => false,
+            };
+            if !again {
+                return Poll::Ready(Err(error));
+            }
+            *slot = None;
+            self.release(place);
         }
     }
 
