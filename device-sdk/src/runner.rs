@@ -88,15 +88,12 @@ impl<'a, M: RawMutex> Runner<'a, M> {
                 Either::First(Err(_)) => ended(self.shared, Disconnect::NoTransport),
                 Either::Second(()) => ended(self.shared, Disconnect::TimedOut),
             };
-            let until = match self.shared.with(|session, now| self.attempts.end(session, cause, now)) {
-                Ok(until) => until,
-                Err(cause) => {
-                    self.has_ended = true;
-                    return cause;
-                }
-            };
+            if let Err(cause) = self.shared.with(|session, now| self.attempts.end(session, cause, now)) {
+                self.has_ended = true;
+                return cause;
+            }
             // Not once the application wants no more.
-            while let Some(left) = self.shared.with(|session, now| session.rest(until, now)) {
+            while let Some(left) = self.shared.with(|session, now| session.rest(&self.attempts, now)) {
                 select(delay.delay_ms(left), news(self.shared, true)).await;
             }
         }

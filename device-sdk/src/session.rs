@@ -1,7 +1,7 @@
 //! The client as a state machine without IO: bytes, requests and time go in (`handle_*`,
 //! [`submit`](Session::submit)), bytes to write, deadlines and events come out (`poll_*`). It owns the
 //! buffers and everything that is known of the gateway, and refuses to wait, to allocate, and to look at a
-//! clock: times are milliseconds since any fixed moment, as arguments. Read docs/protocol.md first.
+//! clock: times are milliseconds since any fixed moment, as arguments, of which the low 32 bits are looked at. Read docs/protocol.md first.
 //!
 //! ```text
 //!            handle_connected            WELCOME          disconnect
@@ -24,6 +24,7 @@ mod outbox;
 mod outcomes;
 mod process;
 mod submit;
+mod timer;
 mod transmit;
 mod turns;
 
@@ -47,6 +48,7 @@ use self::interest::{Interest, Interests};
 use self::names::AnnouncedNames;
 use self::outbox::Outbox;
 use self::outcomes::Outcomes;
+use self::timer::Timer;
 use crate::config::{Config, ConfigError};
 use crate::signal::{Accepted, Connection, Counters, Disconnect, Event, Receipt, SendError};
 
@@ -119,8 +121,8 @@ pub struct Session<'a> {
     agreed: Option<Welcome>,
     /// Groups and subscriptions are being restored in this new session, so nothing else may go first.
     is_restoring: bool,
-    /// When groups and subscriptions are to be restored next; 0 when that waits for nothing but room.
-    restore_at: u64,
+    /// Until groups and subscriptions are restored next; over when that waits for nothing but room.
+    restore: Timer,
     /// How many of the gateway's frames were looked at before the connection was lost: their outcomes are
     /// known.
     known_until: u32,
@@ -128,18 +130,18 @@ pub struct Session<'a> {
     acknowledged: u32,
 
     /// When hello or proof was written.
-    asked_at: u64,
-    connected_at: u64,
-    lost_at: u64,
-    last_sent: u64,
-    last_heard: u64,
-    last_ping: u64,
-    /// When the clock is asked for next.
-    sync_at: u64,
-    /// The clock question that is open.
-    sync: Option<(u32, u64)>,
+    asked_at: u32,
+    connected_at: u32,
+    lost_at: u32,
+    last_sent: u32,
+    last_heard: u32,
+    last_ping: u32,
+    /// Until the clock is asked for next.
+    sync: Timer,
+    /// When the clock question was asked that is open. It is its token, too.
+    sync_asked: Option<u32>,
     /// Since when the gateway owes an acknowledgement.
-    owed_since: u64,
+    owed_since: u32,
     /// A ping to be answered, with its token.
     pong: Option<Option<u32>>,
 
@@ -172,7 +174,7 @@ impl<'a> Session<'a> {
             clock: GatewayClock::default(),
             agreed: None,
             is_restoring: false,
-            restore_at: 0,
+            restore: Timer::OVER,
             known_until: 0,
             acknowledged: 0,
             asked_at: 0,
@@ -181,8 +183,8 @@ impl<'a> Session<'a> {
             last_sent: 0,
             last_heard: 0,
             last_ping: 0,
-            sync_at: 0,
-            sync: None,
+            sync: Timer::OVER,
+            sync_asked: None,
             owed_since: 0,
             pong: None,
             last: None,
@@ -232,7 +234,7 @@ impl<'a> Session<'a> {
 
     /// The latest time that the gateway's clock can show now, in its milliseconds (S9).
     pub fn gateway_time(&self, now: u64) -> Option<u64> {
-        matches!(self.link, Link::Open).then(|| self.clock.latest(now)).flatten()
+        matches!(self.link, Link::Open).then(|| self.clock.latest(now as u32)).flatten()
     }
 
     /// The oldest event that wasn't seen.

@@ -4,6 +4,7 @@
 //! cumulatively. The others are not. An unknown numbered kind is refused and the connection goes on; an
 //! unknown kind from 0x80 is passed over; so later versions can add both.
 
+use crate::body;
 use crate::auth::{NONCE, PROOF};
 use crate::delivery::{Delivery, Message};
 use crate::hello::{Hello, Welcome};
@@ -266,52 +267,39 @@ impl<'a> Frame<'a> {
             Kind::UNSUBSCRIBE => Self::Unsubscribe { filter: reader.rest_text(Field::Filter) },
             _ => return Err(Malformed::UNKNOWN_KIND),
         };
-        reader.finish(frame)
+        reader.finish()?;
+        Ok(frame)
     }
 
-    /// The same for what a gateway sends, and what both send: all that a device has to read, so that its firmware
-    /// doesn't carry the rest.
-    pub fn decode_from_gateway(kind: Kind, body: &'a [u8]) -> Result<Self, Malformed> {
-        let reader = &mut Reader::new(body);
-        let frame = match kind {
-            Kind::PING if body.is_empty() => Self::Ping { token: None },
-            Kind::PING => Self::Ping { token: Some(reader.u32(Field::Token)) },
-            Kind::PONG if body.is_empty() => Self::Pong { clock: None },
-            Kind::PONG => Self::Pong { clock: Some((reader.u32(Field::Token), reader.u64(Field::Clock))) },
-            Kind::ACK => {
-                let frames = reader.varint(Field::Frames);
-                if frames == 0 {
-                    reader.fail(Field::FramesNone);
-                }
-                Self::Ack { frames }
-            }
+    /// The same for what a gateway sends, and what both send.
+    fn decode_from_gateway(kind: Kind, body: &'a [u8]) -> Result<Self, Malformed> {
+        Ok(match kind {
+            Kind::PING => Self::Ping { token: body::ping(body)? },
+            Kind::PONG => Self::Pong { clock: body::pong(body)? },
+            Kind::ACK => Self::Ack { frames: body::ack(body)? },
             Kind::BYE => {
-                let reason = reason(reader);
-                Self::Bye { reason, text: reader.rest_text(Field::Text) }
+                let (reason, text) = body::reason(body)?;
+                Self::Bye { reason, text }
             }
             Kind::ERROR => {
-                let reason = reason(reader);
-                Self::Error { reason, text: reader.rest_text(Field::Text) }
+                let (reason, text) = body::reason(body)?;
+                Self::Error { reason, text }
             }
-            Kind::WELCOME => Self::Welcome(Welcome::decode(reader)),
-            Kind::CHALLENGE => Self::Challenge { nonce: reader.rest_array(Field::Nonce) },
+            Kind::WELCOME => Self::Welcome(body::welcome(body)?),
+            Kind::CHALLENGE => Self::Challenge { nonce: body::challenge(body)? },
             Kind::NAME => {
-                let handle = reader.varint16(Field::Handle);
-                let kind = NameKind::decode(reader);
-                Self::Name { handle, kind, name: reader.rest_text(Field::Name) }
+                let (handle, kind, name) = body::name(body)?;
+                Self::Name { handle, kind, name }
             }
             Kind::REFUSED => {
-                let number = reader.u16(Field::RefusedNumber);
-                let reason = reason(reader);
-                let retry_after = reader.varint(Field::RetryAfter);
-                Self::Refused { number, reason, retry_after, text: reader.rest_text(Field::Text) }
+                let body::Refused { number, reason, retry_after, text } = body::refused(body)?;
+                Self::Refused { number, reason, retry_after, text }
             }
-            Kind::RECEIPT => Self::Receipt(Receipt::decode(reader)),
-            Kind::DELIVERY => Self::Delivery(Delivery::decode(reader)),
-            Kind::MESSAGE => Self::Message(Message::decode(reader)),
+            Kind::RECEIPT => Self::Receipt(body::receipt(body)?),
+            Kind::DELIVERY => Self::Delivery(body::delivery(body)?),
+            Kind::MESSAGE => Self::Message(body::message(body)?),
             _ => return Err(Malformed::UNKNOWN_KIND),
-        };
-        reader.finish(frame)
+        })
     }
 
     /// How many bytes [`encode`](Self::encode) writes.
@@ -404,11 +392,6 @@ impl<'a> Frame<'a> {
 fn encode_reason(reason: Reason, text: &str, writer: &mut Writer<'_>) {
     writer.u8(reason.code());
     writer.bytes(text.as_bytes());
-}
-
-/// A number that this version doesn't know is taken for [`Reason::Internal`], so that reasons can be added.
-fn reason(reader: &mut Reader<'_>) -> Reason {
-    Reason::from_code(reader.u8(Field::Reason)).unwrap_or(Reason::Internal)
 }
 
 fn varint_len(value: usize) -> usize {

@@ -23,6 +23,7 @@
 extern crate std;
 
 pub mod auth;
+pub mod body;
 mod delivery;
 mod frame;
 mod hello;

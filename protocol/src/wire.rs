@@ -285,12 +285,12 @@ impl<'a> Reader<'a> {
         self.utf8(bytes, field)
     }
 
-    /// `value`, unless something was wrong with what it was made of, or not everything was read.
-    pub(crate) fn finish<T>(&mut self, value: T) -> Result<T, Malformed> {
+    /// Fails if something was wrong, or not everything was read.
+    pub(crate) fn finish(&mut self) -> Result<(), Malformed> {
         if !self.is_empty() {
             self.fail(Field::BytesAfter);
         }
-        self.fault.map_or(Ok(value), Err)
+        self.fault.map_or(Ok(()), Err)
     }
 }
 
@@ -377,12 +377,12 @@ mod tests {
             let length = writer.finish().unwrap();
             let mut reader = Reader::new(&buffer[..length]);
             let read = reader.varint(Field::Ttl);
-            assert_eq!(reader.finish(read), Ok(value));
+            assert_eq!(reader.finish().map(|()| read), Ok(value));
         }
         for bad in [&[0x80, 0x00][..], &[0xFF, 0xFF, 0xFF, 0xFF, 0x10], &[0xFF; 6], &[0x80], &[]] {
             let mut reader = Reader::new(bad);
             reader.varint(Field::Ttl);
-            assert_eq!(reader.finish(()), Err(Malformed(Field::Ttl)), "{bad:?}");
+            assert_eq!(reader.finish(), Err(Malformed(Field::Ttl)), "{bad:?}");
         }
     }
 
@@ -390,7 +390,7 @@ mod tests {
     fn the_first_fault_stands_and_nothing_is_read_behind_it() {
         let mut reader = Reader::new(&[1, 2, 3]);
         assert_eq!((reader.u32(Field::Token), reader.u8(Field::Status), reader.peek()), (0, 0, &[][..]));
-        assert_eq!(reader.finish(()).unwrap_err().field(), "token");
+        assert_eq!(reader.finish().unwrap_err().field(), "token");
     }
 
     #[test]

@@ -8,25 +8,31 @@
 /// How much two clocks may differ in pace: one part in 2^10, about 1000 ppm; crystals do better.
 const DRIFT_SHIFT: u32 = 10;
 /// Both ends cut their times down to whole milliseconds.
-const ROUNDING: u64 = 2;
+const ROUNDING: u32 = 2;
+/// A sample of this age, in milliseconds, is renewed by reckoning, since ages are reckoned modulo 2^32.
+const OLD: u32 = 1 << 30;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct GatewayClock {
     best: Option<Sample>,
-    /// When the last sample came, in the device's time.
-    pub(super) sampled_at: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     gateway: u64,
-    asked_at: u64,
+    asked_at: u32,
 }
 
 impl Sample {
-    fn latest(self, now: u64) -> u64 {
-        let age = now.saturating_sub(self.asked_at);
-        self.gateway.saturating_add(age + (age >> DRIFT_SHIFT) + ROUNDING)
+    /// How far the gateway's clock can have gone on.
+    fn gone(self, now: u32) -> u32 {
+        let age = now.wrapping_sub(self.asked_at);
+        age + (age >> DRIFT_SHIFT) + ROUNDING
+    }
+
+    /// The low 32 bits of the latest that the gateway's clock can show.
+    fn latest(self, now: u32) -> u32 {
+        (self.gateway as u32).wrapping_add(self.gone(now))
     }
 }
 
@@ -36,23 +42,32 @@ impl GatewayClock {
         self.best = None;
     }
 
-    pub(super) fn sample(&mut self, gateway: u64, asked_at: u64, now: u64) {
+    pub(super) fn sample(&mut self, gateway: u64, asked_at: u32, now: u32) {
         let sample = Sample { gateway, asked_at };
-        self.sampled_at = now;
-        if self.best.is_none_or(|best| sample.latest(now) <= best.latest(now)) {
+        if self.best.is_none_or(|best| sample.latest(now).wrapping_sub(best.latest(now)) as i32 <= 0) {
             self.best = Some(sample);
         }
     }
 
     /// The latest that the gateway's clock can show now, in its milliseconds.
-    pub(super) fn latest(&self, now: u64) -> Option<u64> {
-        self.best.map(|best| best.latest(now))
+    pub(super) fn latest(&self, now: u32) -> Option<u64> {
+        self.best.map(|best| best.gateway.saturating_add(best.gone(now).into()))
+    }
+
+    /// Has to be called more often than a sample gets old.
+    pub(super) fn handle_time(&mut self, now: u32) {
+        if let Some(best) = &mut self.best
+            && now.wrapping_sub(best.asked_at) >= OLD
+        {
+            best.gateway = best.gateway.saturating_add(best.gone(now).into());
+            best.asked_at = now;
+        }
     }
 
     /// Milliseconds that are surely left before a deadline in the low 32 bits of the gateway's clock.
     /// Deadlines are less than 2^31 milliseconds away.
-    pub(super) fn left(&self, deadline: u32, now: u64) -> Option<u32> {
-        let left = deadline.wrapping_sub(self.latest(now)? as u32);
+    pub(super) fn left(&self, deadline: u32, now: u32) -> Option<u32> {
+        let left = deadline.wrapping_sub(self.best?.latest(now));
         (left <= i32::MAX as u32).then_some(left)
     }
 }

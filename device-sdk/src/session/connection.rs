@@ -3,7 +3,7 @@
 use bugle_protocol::{Reason, VERSION, Welcome};
 
 use super::inbox::Inbox;
-use super::outcomes::NEVER;
+use super::timer::{LONGEST, NEVER, Timer};
 use super::{Greeting, Link, OnReturn, Session};
 use crate::signal::{Disconnect, Event};
 
@@ -11,7 +11,7 @@ impl<'a> Session<'a> {
     /// A transport is open: the hello is next.
     pub fn handle_connected(&mut self, now: u64) {
         self.link = Link::Greeting(Greeting::WriteHello);
-        self.connected_at = now;
+        self.connected_at = now as u32;
     }
 
     /// Connections are wanted again after an end that was final.
@@ -36,7 +36,7 @@ impl<'a> Session<'a> {
         debug!("disconnected: {:?}", cause);
         self.link = Link::Down;
         if was_up {
-            self.lost_at = now;
+            self.lost_at = now as u32;
             self.outbox.interrupt();
         }
         let expiry = self.agreed.map_or(0, |agreed| agreed.session_expiry);
@@ -83,7 +83,7 @@ impl<'a> Session<'a> {
         &mut self,
         inbox: &mut Inbox<'a>,
         welcome: Welcome,
-        now: u64,
+        now: u32,
     ) -> Result<(), Reason> {
         if welcome.version != VERSION {
             return Err(Reason::UnsupportedVersion);
@@ -102,14 +102,14 @@ impl<'a> Session<'a> {
             self.announced.restart(welcome.names);
             self.interests.want_all();
             self.is_restoring = true;
-            self.restore_at = now;
+            self.restore = Timer::OVER;
         }
         self.link = Link::Open;
         self.agreed = Some(welcome);
         self.clock.restart();
         self.clock.sample(welcome.clock, self.asked_at, now);
         (self.last_sent, self.last_heard, self.last_ping) = (now, now, now);
-        (self.sync_at, self.sync, self.owed_since, self.pong) = (now, None, now, None);
+        (self.sync, self.sync_asked, self.owed_since, self.pong) = (Timer::OVER, None, now, None);
         self.counters.welcomes = self.counters.welcomes.wrapping_add(1);
         self.tell(Event::Connected { resumed: welcome.resumed });
         self.senders.wake();
@@ -153,62 +153,73 @@ impl<'a> Session<'a> {
 
     /// Does what is due by `now`.
     pub fn handle_time(&mut self, now: u64) {
+        let now = now as u32;
         match self.link {
-            Link::Greeting(_) if self.greet_ends() <= now => self.close(Disconnect::TimedOut, None),
+            Link::Greeting(_) if self.greeting_left(now) == 0 => self.close(Disconnect::TimedOut, None),
             Link::Open => {
                 if self.receive_room() == 0 {
                     // Nothing is heard because the application doesn't take what is there.
                     (self.last_heard, self.owed_since) = (now, now);
                 }
-                if self.silence_ends() <= now || self.ack_ends() <= now {
+                if self.silence_left(now).min(self.ack_left(now)) == 0 {
                     self.close(Disconnect::TimedOut, None);
                 }
             }
-            Link::Down if self.resume_ends() <= now => self.lose_session(),
+            Link::Down if self.resume_left(now) == 0 => self.lose_session(),
             _ => {}
         }
         self.outcomes.handle_time(now);
+        self.clock.handle_time(now);
     }
 
     /// When [`handle_time`](Self::handle_time) or [`poll_transmit`](Self::poll_transmit) has something to do
     /// at the latest.
-    pub fn poll_deadline(&self) -> Option<u64> {
+    pub fn poll_deadline(&self, now: u64) -> Option<u64> {
+        let left = self.left(now as u32);
+        (left != NEVER).then(|| now.saturating_add(left.into()))
+    }
+
+    /// Milliseconds until then.
+    pub(super) fn left(&self, now: u32) -> u32 {
         let of_link = match self.link {
-            Link::Greeting(_) => self.greet_ends(),
+            Link::Greeting(_) => self.greeting_left(now),
             Link::Open => {
-                let restore = if self.restore_at > 0 { self.restore_at } else { NEVER };
-                self.silence_ends().min(self.ack_ends()).min(self.ping_due()).min(restore)
+                let restore = if self.restore.is_over() { NEVER } else { self.restore.left(now) };
+                self.silence_left(now).min(self.ack_left(now)).min(self.ping_left(now)).min(restore)
             }
-            Link::Down => self.resume_ends(),
+            Link::Down => self.resume_left(now),
             Link::Leaving | Link::Closing(..) => NEVER,
         };
-        let deadline = of_link.min(self.outcomes.deadline());
-        (deadline != NEVER).then_some(deadline)
+        of_link.min(self.outcomes.left(now))
     }
 
-    /// The agreed keep-alive in milliseconds, if there is one.
-    pub(super) fn keep_alive(&self) -> Option<u64> {
-        let seconds = self.agreed?.keep_alive;
-        (seconds > 0).then(|| u64::from(seconds) * 1000)
+    /// The agreed keep-alive in milliseconds; [`NEVER`] without one.
+    pub(super) fn keep_alive(&self) -> u32 {
+        match self.agreed {
+            Some(Welcome { keep_alive: seconds @ 1.., .. }) => u32::from(seconds) * 1000,
+            _ => NEVER,
+        }
     }
 
-    fn greet_ends(&self) -> u64 {
-        self.connected_at + u64::from(self.config.handshake_timeout)
+    fn greeting_left(&self, now: u32) -> u32 {
+        Timer::new(self.connected_at, self.config.handshake_timeout).left(now)
     }
 
-    /// When the gateway has been silent for one and a half keep-alives.
-    fn silence_ends(&self) -> u64 {
-        self.keep_alive().map_or(NEVER, |keep_alive| self.last_heard + keep_alive + keep_alive / 2)
+    /// Until the gateway has been silent for one and a half keep-alives.
+    fn silence_left(&self, now: u32) -> u32 {
+        let keep_alive = self.keep_alive();
+        Timer::new(self.last_heard, keep_alive.saturating_add(keep_alive / 2)).left(now)
     }
 
-    fn ack_ends(&self) -> u64 {
+    fn ack_left(&self, now: u32) -> u32 {
         if self.outbox.first == self.outbox.unwritten {
             return NEVER;
         }
-        self.owed_since + u64::from(self.config.ack_timeout)
+        Timer::new(self.owed_since, self.config.ack_timeout).left(now)
     }
 
-    fn resume_ends(&self) -> u64 {
-        self.agreed.map_or(NEVER, |agreed| self.lost_at + u64::from(agreed.session_expiry) * 1000)
+    fn resume_left(&self, now: u32) -> u32 {
+        let Some(agreed) = self.agreed else { return NEVER };
+        Timer::new(self.lost_at, agreed.session_expiry.saturating_mul(1000).min(LONGEST)).left(now)
     }
 }

@@ -9,10 +9,9 @@
 //! numbered frames are kept, in order, and are dealt with one by one at the head; of a processed frame behind
 //! a kept one a mark of two bytes stays, so that the acknowledgement counts it in its turn.
 
-use core::num::NonZeroU16;
 use core::ops::Range;
 
-use bugle_protocol::{Frame, Kind, MAX_NAME, NameKind, NameRef, announced_handle};
+use bugle_protocol::{Kind, MAX_NAME, NameKind, NameRef, announced_handle, body};
 use heapless::String;
 
 /// Stands for as many processed frames as its second byte says. No frame of this kind is ever kept.
@@ -268,11 +267,11 @@ impl<'a> Inbox<'a> {
         let mut at = self.start;
         while let Some((head, length)) = self.item(at) {
             at += length;
-            if let Head::Frame(Kind::NAME, body) = head
-                && announced_handle(body) == Some(wanted)
+            if let Head::Frame(Kind::NAME, bytes) = head
+                && announced_handle(bytes) == Some(wanted)
             {
-                latest = match Frame::decode_from_gateway(Kind::NAME, body) {
-                    Ok(Frame::Name { kind: found, name, .. }) if found == kind => Some(name),
+                latest = match body::name(bytes) {
+                    Ok((_, found, name)) if found == kind => Some(name),
                     _ => None,
                 };
             }
@@ -283,23 +282,28 @@ impl<'a> Inbox<'a> {
     /// Applies an announcement at the head. What its handle stood for is gone even if the new name doesn't
     /// fit or can't be read.
     pub(super) fn announce_head(&mut self) -> Result<(), Announce> {
-        let body = match self.item(self.start) {
-            Some((Head::Frame(_, body), _)) => body,
+        let bytes = match self.item(self.start) {
+            Some((Head::Frame(_, bytes), _)) => bytes,
             _ => return Ok(()),
         };
-        let Ok(Frame::Name { handle, kind, name }) = Frame::decode_from_gateway(Kind::NAME, body) else {
-            if let Some(handle) = announced_handle(body)
-                && let Some(slot) = self.names.get_mut(usize::from(handle.get()) - 1)
-            {
-                slot.0 = None;
+        let handle = announced_handle(bytes).ok_or(Announce::BadHandle);
+        let name = body::name(bytes).map(|(_, kind, name)| String::try_from(name).ok().map(|name| (kind, name)));
+        let slot = handle.and_then(|handle| {
+            self.names.get_mut(usize::from(handle.get()) - 1).ok_or(Announce::BadHandle)
+        });
+        match (name, slot) {
+            (Ok(name), Ok(slot)) => {
+                slot.0 = name;
+                if slot.0.is_some() { Ok(()) } else { Err(Announce::TooLong) }
             }
-            return Err(Announce::Malformed);
-        };
-        let name = String::try_from(name).ok().map(|name| (kind, name));
-        let handle = NonZeroU16::new(handle).ok_or(Announce::BadHandle)?;
-        let slot = self.names.get_mut(usize::from(handle.get()) - 1).ok_or(Announce::BadHandle)?;
-        slot.0 = name;
-        if slot.0.is_some() { Ok(()) } else { Err(Announce::TooLong) }
+            (Ok(_), Err(bad)) => Err(bad),
+            (Err(_), slot) => {
+                if let Ok(slot) = slot {
+                    slot.0 = None;
+                }
+                Err(Announce::Malformed)
+            }
+        }
     }
 }
 

@@ -8,13 +8,13 @@ use core::task::Waker;
 use bugle_protocol::{MAX_NAME, Reason, Status};
 use heapless::String;
 
+use super::timer::{NEVER, Timer};
 use crate::signal::{Accepted, Receipt, SendError};
 
 /// How long a receipt may take after the acknowledgement if the send has no ttl (S8), and what is added
 /// for the way, in milliseconds.
 const RECEIPT_CLOSES: u32 = 10_000;
 const RECEIPT_SLACK: u32 = 5_000;
-pub(super) const NEVER: u64 = u64::MAX;
 
 /// A send that somebody waits for.
 #[derive(Debug, Default)]
@@ -31,9 +31,10 @@ struct Waiting {
     number: u32,
     ack: Ack,
     receipt: ReceiptState,
-    /// How long the receipt may take from the acknowledgement, in milliseconds; `None` for ever.
-    receipt_time: Option<u32>,
-    receipt_until: u64,
+    /// How long the receipt may take from the acknowledgement, in milliseconds; or [`NEVER`].
+    receipt_time: u32,
+    /// Until the receipt is lost.
+    receipt_timer: Timer,
     /// The session is over, and no further receipt comes.
     is_over: bool,
     collected: Receipt,
@@ -113,12 +114,12 @@ impl<'a> Outcomes<'a> {
 
     pub(super) fn claim(&mut self, index: u8, number: u32, wish: ReceiptWish) {
         let (receipt, receipt_time) = match wish {
-            ReceiptWish::None => (ReceiptState::NotAsked, None),
+            ReceiptWish::None => (ReceiptState::NotAsked, NEVER),
             ReceiptWish::Within(ttl) => {
                 let closes = ttl.unwrap_or(RECEIPT_CLOSES).saturating_add(RECEIPT_SLACK);
-                (ReceiptState::Waiting, Some(closes))
+                (ReceiptState::Waiting, closes)
             }
-            ReceiptWish::Whenever => (ReceiptState::Waiting, None),
+            ReceiptWish::Whenever => (ReceiptState::Waiting, NEVER),
         };
         self.slots[usize::from(index)].0 = Some(Waiting {
             _taken: Taken::Yes,
@@ -126,7 +127,7 @@ impl<'a> Outcomes<'a> {
             ack: Ack::Waiting,
             receipt,
             receipt_time,
-            receipt_until: NEVER,
+            receipt_timer: Timer::ENDLESS,
             is_over: false,
             collected: Receipt::default(),
             waker: None,
@@ -144,12 +145,12 @@ impl<'a> Outcomes<'a> {
     }
 
     /// All frames before `first` are acknowledged.
-    pub(super) fn acknowledged(&mut self, first: u32, now: u64) {
+    pub(super) fn acknowledged(&mut self, first: u32, now: u32) {
         for send in self.waiting() {
             // Numbers here are within the outbox, so far less than half their range apart.
             if matches!(send.ack, Ack::Waiting) && (send.number.wrapping_sub(first) as i32) < 0 {
                 send.ack = Ack::Accepted;
-                send.receipt_until = send.receipt_time.map_or(NEVER, |time| now + u64::from(time));
+                send.receipt_timer = Timer::new(now, send.receipt_time);
                 send.wake();
             }
         }
@@ -238,18 +239,19 @@ impl<'a> Outcomes<'a> {
         }
     }
 
-    pub(super) fn handle_time(&mut self, now: u64) {
+    pub(super) fn handle_time(&mut self, now: u32) {
         for send in self.waiting() {
-            if send.receipt == ReceiptState::Waiting && send.receipt_until <= now {
+            if send.receipt == ReceiptState::Waiting && send.receipt_timer.left(now) == 0 {
                 send.receipt = ReceiptState::Lost;
                 send.wake();
             }
         }
     }
 
-    pub(super) fn deadline(&self) -> u64 {
+    /// Milliseconds until [`handle_time`](Self::handle_time) has something to do.
+    pub(super) fn left(&self, now: u32) -> u32 {
         let open = |slot: &SendSlot| match &slot.0 {
-            Some(send) if send.receipt == ReceiptState::Waiting => send.receipt_until,
+            Some(send) if send.receipt == ReceiptState::Waiting => send.receipt_timer.left(now),
             _ => NEVER,
         };
         self.slots.iter().map(open).min().unwrap_or(NEVER)
@@ -275,8 +277,8 @@ impl<'a> Outcomes<'a> {
                 let follows = receipt.interim && !send.is_over;
                 send.receipt = if follows { ReceiptState::Waiting } else { ReceiptState::Lost };
                 // The second one comes when the last stored copy has ended.
-                send.receipt_until = NEVER;
-                send.receipt_time = None;
+                send.receipt_timer = Timer::ENDLESS;
+                send.receipt_time = NEVER;
                 send.collected = Receipt::default();
                 Some(Ok(receipt))
             }

@@ -2,11 +2,12 @@
 //! frames of others' making are then settled one by one at the head ([`Session::settle`]), down to the first
 //! that the application has to take ([`Session::take`]).
 
-use bugle_protocol::{Frame, Kind, NameKind, Reason, Receipt, auth};
+use bugle_protocol::{Frame, Kind, Malformed, NameKind, Reason, Receipt, auth, body};
 
 use super::clock::GatewayClock;
 use super::inbox::{Announce, Head, Inbox, Next};
 use super::interest::Interest;
+use super::timer::Timer;
 use super::{Greeting, Link, OnReturn, Session};
 use crate::signal::{Disconnect, Event, Incoming};
 
@@ -18,7 +19,7 @@ const RETRY: u32 = 1000;
 pub struct Lent<'a> {
     inbox: Inbox<'a>,
     clock: GatewayClock,
-    now: u64,
+    now: u32,
 }
 
 impl Lent<'_> {
@@ -36,17 +37,12 @@ fn read<'b>(
     inbox: &'b Inbox<'_>,
     clock: &GatewayClock,
     kind: Kind,
-    body: &'b [u8],
-    now: u64,
+    bytes: &'b [u8],
+    now: u32,
 ) -> Result<Incoming<'b>, Reason> {
     match kind {
-        Kind::DELIVERY | Kind::MESSAGE => {}
-        // Looked at before, and found to be none.
-        Kind::RECEIPT => return Err(Reason::Malformed),
-        _ => return Err(Reason::Unsupported),
-    }
-    match Frame::decode_from_gateway(kind, body) {
-        Ok(Frame::Delivery(delivery)) => {
+        Kind::DELIVERY => {
+            let delivery = body::delivery(bytes).map_err(malformed)?;
             let remaining = match delivery.deadline {
                 Some(deadline) => Some(clock.left(deadline, now).ok_or(Reason::Expired)?),
                 None => None,
@@ -64,13 +60,22 @@ fn read<'b>(
                 payload: delivery.payload,
             })
         }
-        Ok(Frame::Message(message)) => Ok(Incoming::Message {
-            topic: inbox.name(message.topic, NameKind::Topic).ok_or(Reason::UnknownHandle)?,
-            retained: message.retained,
-            payload: message.payload,
-        }),
-        _ => Err(Reason::Malformed),
+        Kind::MESSAGE => {
+            let message = body::message(bytes).map_err(malformed)?;
+            Ok(Incoming::Message {
+                topic: inbox.name(message.topic, NameKind::Topic).ok_or(Reason::UnknownHandle)?,
+                retained: message.retained,
+                payload: message.payload,
+            })
+        }
+        // Looked at before, and found to be none.
+        Kind::RECEIPT => Err(Reason::Malformed),
+        _ => Err(Reason::Unsupported),
     }
+}
+
+fn malformed(_: Malformed) -> Reason {
+    Reason::Malformed
 }
 
 /// What was text when it was encoded.
@@ -86,6 +91,7 @@ impl<'a> Session<'a> {
         if !self.listens() {
             return bytes.len();
         }
+        let now = now as u32;
         let Some(mut inbox) = self.inbox.take() else { return 0 };
         self.last_heard = now;
         let mut used = 0;
@@ -115,7 +121,7 @@ impl<'a> Session<'a> {
     }
 
     /// Looks at every whole frame that wasn't looked at.
-    fn look(&mut self, inbox: &mut Inbox<'a>, now: u64) {
+    fn look(&mut self, inbox: &mut Inbox<'a>, now: u32) {
         while self.listens() {
             let fault = match inbox.next(self.max_body.into()) {
                 Next::Partial => return,
@@ -156,7 +162,7 @@ impl<'a> Session<'a> {
         kind: Kind,
         body: core::ops::Range<usize>,
         end: usize,
-        now: u64,
+        now: u32,
     ) -> Result<(), Reason> {
         if kind.is_optional() {
             inbox.pass(end);
@@ -170,37 +176,53 @@ impl<'a> Session<'a> {
             inbox.keep(end);
             return Ok(());
         }
-        let frame = match Frame::decode_from_gateway(kind, inbox.bytes(body)) {
-            Ok(frame) => frame,
-            // Refused in its turn. (A malformed REFUSED ends the connection: refusing it could go on for ever.)
-            Err(_) if kind == Kind::RECEIPT && self.is_open() => {
-                inbox.keep(end);
-                return Ok(());
-            }
-            Err(malformed) if malformed.is_unknown_kind() => return Err(Reason::ProtocolError),
-            Err(_) => return Err(Reason::Malformed),
-        };
+        let is_awaited = matches!(self.link, Link::Greeting(Greeting::Waiting));
         // Shown again after a resume: its outcome is known already.
-        let is_known = is_own_outcome && (inbox.looked_at.wrapping_sub(self.known_until) as i32) < 0;
-        match (frame, &self.link) {
-            (Frame::Bye { reason, .. }, _) => self.close(Disconnect::Bye(reason), None),
-            (Frame::Error { reason, .. }, _) => self.tell(Event::Error(reason)),
-            (Frame::Challenge { nonce }, Link::Greeting(Greeting::Waiting)) => {
+        let is_known = (inbox.looked_at.wrapping_sub(self.known_until) as i32) < 0;
+        let bytes = inbox.bytes(body);
+        match kind {
+            Kind::BYE => self.close(Disconnect::Bye(body::reason(bytes).map_err(malformed)?.0), None),
+            Kind::ERROR => self.tell(Event::Error(body::reason(bytes).map_err(malformed)?.0)),
+            Kind::CHALLENGE => {
+                let nonce = body::challenge(bytes).map_err(malformed)?;
+                if !is_awaited {
+                    return Err(Reason::ProtocolError);
+                }
                 let proof = auth::proof(self.config.secret, nonce, self.config.client_id);
                 self.link = Link::Greeting(Greeting::WriteProof(proof));
             }
-            (Frame::Welcome(welcome), Link::Greeting(Greeting::Waiting)) => {
+            Kind::WELCOME => {
+                let welcome = body::welcome(bytes).map_err(malformed)?;
+                if !is_awaited {
+                    return Err(Reason::ProtocolError);
+                }
                 inbox.pass(end);
                 return self.handle_welcome(inbox, welcome, now);
             }
-            (Frame::Ping { token }, Link::Open) => self.pong = Some(token),
-            (Frame::Pong { clock }, Link::Open) => self.handle_pong(clock, now),
-            (Frame::Ack { frames }, Link::Open) => self.handle_ack(frames, now)?,
-            (Frame::Refused { .. } | Frame::Receipt(_), Link::Open) if is_known => {}
-            (Frame::Refused { number, reason, retry_after, .. }, Link::Open) => {
-                self.handle_refused(number, reason, retry_after, now);
+            _ if !self.is_open() => return Err(Reason::ProtocolError),
+            Kind::PING => self.pong = Some(body::ping(bytes).map_err(malformed)?),
+            Kind::PONG => {
+                let clock = body::pong(bytes).map_err(malformed)?;
+                self.handle_pong(clock, now);
             }
-            (Frame::Receipt(receipt), Link::Open) => self.handle_receipt(inbox, &receipt),
+            Kind::ACK => {
+                let frames = body::ack(bytes).map_err(malformed)?;
+                self.handle_ack(frames, now)?;
+            }
+            Kind::REFUSED | Kind::RECEIPT if is_known => {}
+            // Refusing a malformed one could go on for ever.
+            Kind::REFUSED => {
+                let refused = body::refused(bytes).map_err(malformed)?;
+                self.handle_refused(refused.number, refused.reason, refused.retry_after, now);
+            }
+            Kind::RECEIPT => match body::receipt(bytes) {
+                Ok(receipt) => self.handle_receipt(inbox, &receipt),
+                // Refused in its turn.
+                Err(_) => {
+                    inbox.keep(end);
+                    return Ok(());
+                }
+            },
             _ => return Err(Reason::ProtocolError),
         }
         if is_own_outcome {
@@ -211,17 +233,16 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn handle_pong(&mut self, clock: Option<(u32, u64)>, now: u64) {
+    fn handle_pong(&mut self, clock: Option<(u32, u64)>, now: u32) {
         if let Some((token, gateway)) = clock
-            && let Some((asked, asked_at)) = self.sync
-            && asked == token
+            && self.sync_asked == Some(token)
         {
-            self.sync = None;
-            self.clock.sample(gateway, asked_at, now);
+            self.sync_asked = None;
+            self.clock.sample(gateway, token, now);
         }
     }
 
-    fn handle_ack(&mut self, frames: u32, now: u64) -> Result<(), Reason> {
+    fn handle_ack(&mut self, frames: u32, now: u32) -> Result<(), Reason> {
         self.outbox.acknowledge(frames).map_err(|_| Reason::ProtocolError)?;
         self.owed_since = now;
         self.outcomes.acknowledged(self.outbox.first, now);
@@ -229,7 +250,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn handle_refused(&mut self, number: u16, reason: Reason, retry_after: u32, now: u64) {
+    fn handle_refused(&mut self, number: u16, reason: Reason, retry_after: u32, now: u32) {
         debug!("frame {} refused: {:?}", number, reason);
         let is_claimed = self.outcomes.refused(number, reason, retry_after);
         // Of our own encoding, so that firmware needs no decoder for it: a join names its group inline, in 64 bytes at most.
@@ -249,7 +270,7 @@ impl<'a> Session<'a> {
             retry_after > 0 || matches!(reason, Reason::RateLimited | Reason::Busy | Reason::Overflow);
         if is_for_now && !is_claimed {
             self.interests.want(interest);
-            self.restore_at = now + u64::from(retry_after.max(RETRY));
+            self.restore = Timer::new(now, retry_after.max(RETRY));
             return;
         }
         self.interests.forget(interest);
@@ -273,7 +294,7 @@ impl<'a> Session<'a> {
 
     /// Deals with kept frames in their order, down to one that the application has to take, or until there is
     /// no room for a refusal.
-    fn settle(&mut self, inbox: &mut Inbox<'a>, now: u64) {
+    fn settle(&mut self, inbox: &mut Inbox<'a>, now: u32) {
         while let Some(head) = inbox.head() {
             let verdict = match head {
                 Head::Done(_) => Ok(()),
@@ -320,6 +341,7 @@ impl<'a> Session<'a> {
     /// Lends the receive buffer with something in it for the application, or nothing when there is nothing or
     /// it is lent already. Deadlines are held against `now` (S9).
     pub fn lend(&mut self, now: u64) -> Option<Lent<'a>> {
+        let now = now as u32;
         let mut inbox = self.inbox.take()?;
         let done = inbox.done;
         self.settle(&mut inbox, now);
@@ -343,7 +365,7 @@ impl<'a> Session<'a> {
             self.counters.taken = self.counters.taken.wrapping_add(1);
         }
         match core::mem::replace(&mut self.on_return, OnReturn::Nothing) {
-            OnReturn::Nothing => self.settle(&mut inbox, now),
+            OnReturn::Nothing => self.settle(&mut inbox, now as u32),
             OnReturn::Clear => {
                 self.known_until = inbox.looked_at;
                 inbox.clear();

@@ -4,7 +4,7 @@
 use bugle_protocol::{Frame, Hello, NameRef, Reason, Resume, VERSION};
 
 use super::interest::Interest;
-use super::outcomes::NEVER;
+use super::timer::{NEVER, Timer};
 use super::{Greeting, Link, Session};
 use crate::signal::{Disconnect, Event};
 
@@ -32,6 +32,7 @@ impl Session<'_> {
     /// how many bytes; 0 when there is nothing.
     #[inline(never)]
     pub fn poll_transmit(&mut self, now: u64, buffer: &mut [u8]) -> usize {
+        let now = now as u32;
         let mut out = Out { buffer, length: 0 };
         if matches!(self.link, Link::Down | Link::Closing(_, None)) {
             return 0;
@@ -79,21 +80,21 @@ impl Session<'_> {
         out.length
     }
 
-    fn transmit_open(&mut self, now: u64, out: &mut Out<'_>) {
+    fn transmit_open(&mut self, now: u32, out: &mut Out<'_>) {
         self.restore(now);
         if let Some(token) = self.pong
             && out.frame(&Frame::Pong { clock: token.map(|token| (token, 0)) })
         {
             self.pong = None;
         }
-        if self.ping_due() <= now {
+        if self.ping_left(now) == 0 {
             self.transmit_ping(now, out);
         }
         self.transmit_queued(now, out);
     }
 
     /// Acknowledgements and queued frames.
-    fn transmit_queued(&mut self, now: u64, out: &mut Out<'_>) {
+    fn transmit_queued(&mut self, now: u32, out: &mut Out<'_>) {
         if self.outbox.refusals_unwritten == 0 {
             self.transmit_ack(out);
         }
@@ -115,29 +116,35 @@ impl Session<'_> {
         }
     }
 
-    /// Milliseconds after which a ping has to follow what was last sent or heard.
-    fn ping_interval(&self) -> Option<u64> {
-        self.keep_alive().map(|keep_alive| keep_alive - keep_alive / 4)
+    /// Milliseconds after which a ping has to follow what was last sent or heard; or [`NEVER`].
+    fn ping_interval(&self) -> u32 {
+        match self.keep_alive() {
+            NEVER => NEVER,
+            keep_alive => keep_alive - keep_alive / 4,
+        }
     }
 
-    pub(super) fn ping_due(&self) -> u64 {
-        let quiet_since = self.last_ping.max(self.last_sent.min(self.last_heard));
-        self.ping_interval().map_or(NEVER, |interval| quiet_since + interval).min(self.sync_at)
+    /// Milliseconds until a ping is due.
+    pub(super) fn ping_left(&self, now: u32) -> u32 {
+        let age = |since: u32| now.wrapping_sub(since);
+        let quiet_for = age(self.last_ping).min(age(self.last_sent).max(age(self.last_heard)));
+        Timer::new(now.wrapping_sub(quiet_for), self.ping_interval()).left(now).min(self.sync.left(now))
     }
 
-    fn transmit_ping(&mut self, now: u64, out: &mut Out<'_>) {
+    fn transmit_ping(&mut self, now: u32, out: &mut Out<'_>) {
         let interval = self.ping_interval();
+        let next = if interval == NEVER { 0 } else { interval };
         // A ping that has to go anyway asks for the clock if that would be due before the next.
-        let token = (self.sync_at <= now.saturating_add(interval.unwrap_or(0))).then_some(now as u32);
+        let token = (self.sync.left(now) <= next).then_some(now);
         if !out.frame(&Frame::Ping { token }) {
             return;
         }
         self.last_ping = now;
-        if let Some(token) = token {
-            self.sync = Some((token, now));
-            self.sync_at = match (interval, self.config.clock_sync) {
-                (None, _) | (_, 0) => NEVER,
-                (Some(_), seconds) => now + u64::from(seconds) * 1000,
+        if token.is_some() {
+            self.sync_asked = token;
+            self.sync = match (interval, self.config.clock_sync) {
+                (NEVER, _) | (_, 0) => Timer::ENDLESS,
+                (_, seconds) => Timer::new(now, u32::from(seconds) * 1000),
             };
         }
     }
@@ -169,11 +176,11 @@ impl Session<'_> {
     }
 
     /// Queues what joins groups and subscribes again in a new session, as far as there is room.
-    fn restore(&mut self, now: u64) {
-        if self.restore_at > now {
+    fn restore(&mut self, now: u32) {
+        if self.restore.left(now) > 0 {
             return;
         }
-        self.restore_at = 0;
+        self.restore = Timer::OVER;
         while let Some((at, interest)) = self.interests.wanted() {
             let frame = match interest {
                 Interest::Group(group) => Frame::Join { group: NameRef::Inline(group) },

@@ -4,16 +4,17 @@
 use core::ops::Range;
 
 use super::Session;
+use super::timer::Timer;
 use crate::signal::Disconnect;
 
 /// A connection that was open for so long, in milliseconds, was a good one: the next wait is short.
-const GOOD_CONNECTION: u64 = 10_000;
+const GOOD_CONNECTION: u32 = 10_000;
 /// After a planned stop all devices come back at once: they spread out as if after so many failures.
 const FAILURES_AFTER_STOP: u32 = 4;
 /// How long the gateway may take to close behind a goodbye, in milliseconds.
-const LINGER: u64 = 1_000;
+const LINGER: u32 = 1_000;
 /// The longest sleep at a stretch, in milliseconds.
-const LONGEST_SLEEP: u64 = 60_000;
+const LONGEST_SLEEP: u32 = 60_000;
 
 /// What the runner does next.
 #[derive(Clone, Copy)]
@@ -31,11 +32,11 @@ pub(crate) enum Turn {
 pub(crate) struct Turns {
     /// Where in the chunk bytes are that the session didn't take yet.
     received: Range<usize>,
-    /// Until when it has to take them; 0 while it does.
-    held_until: u64,
+    /// Until when it has to take them, where it doesn't at once.
+    held: Option<Timer>,
     has_written: bool,
     /// The connection is over, for this reason, and until then the gateway may close it.
-    over: Option<(Disconnect, u64)>,
+    over: Option<(Disconnect, Timer)>,
 }
 
 impl Turns {
@@ -65,8 +66,9 @@ impl Session<'_> {
     /// What the runner does next; what it has read is taken first. `chunk` has [`CHUNK`](super::CHUNK) bytes or more.
     #[inline(never)]
     pub(crate) fn next_turn(&mut self, turns: &mut Turns, now: u64, chunk: &mut [u8]) -> Turn {
-        if let Some((cause, until)) = turns.over {
-            let time = sleep(until, now);
+        let moment = now as u32;
+        if let Some((cause, timer)) = turns.over {
+            let time = timer.left(moment);
             return if time == 0 { Turn::End(cause) } else { Turn::Wait { room: chunk.len(), time } };
         }
         if !turns.received.is_empty() {
@@ -74,13 +76,11 @@ impl Session<'_> {
             if !turns.received.is_empty() {
                 // There was room for it, so it waits for the application's look at a delivery. That has a limit: meanwhile
                 // no ping is written, and no acknowledgement counted.
-                if turns.held_until == 0 {
-                    turns.held_until = now + u64::from(self.config.ack_timeout);
-                }
-                let time = sleep(turns.held_until, now);
+                let held = turns.held.get_or_insert(Timer::new(moment, self.config.ack_timeout));
+                let time = held.left(moment).min(LONGEST_SLEEP);
                 return if time == 0 { Turn::End(Disconnect::TimedOut) } else { Turn::Wait { room: 0, time } };
             }
-            turns.held_until = 0;
+            turns.held = None;
         }
         self.handle_time(now);
         let length = self.poll_transmit(now, chunk);
@@ -97,18 +97,18 @@ impl Session<'_> {
             }
             // Where a transport is dropped with bytes unread, TCP may throw away what was written, and the gateway would
             // take it for a lost connection.
-            turns.over = Some((cause, now + LINGER));
-            return Turn::Wait { room: chunk.len(), time: LINGER as u32 };
+            turns.over = Some((cause, Timer::new(moment, LINGER)));
+            return Turn::Wait { room: chunk.len(), time: LINGER };
         }
-        let time = sleep(self.poll_deadline().unwrap_or(u64::MAX), now);
+        let time = self.left(moment).min(LONGEST_SLEEP);
         Turn::Wait { room: self.receive_room().min(chunk.len()), time }
     }
 
-    /// How long the runner rests on before its next attempt at `until`; `None` when that is due, or isn't wanted.
-    pub(crate) fn rest(&mut self, until: u64, now: u64) -> Option<u32> {
+    /// How long the runner rests on before its next attempt; `None` when that is due, or isn't wanted.
+    pub(crate) fn rest(&mut self, attempts: &Attempts, now: u64) -> Option<u32> {
         self.handle_time(now);
-        let due = self.poll_deadline().map_or(until, |deadline| deadline.min(until));
-        (self.stopped.is_none() && now < until).then(|| sleep(due, now))
+        let left = attempts.rest.left(now as u32);
+        (self.stopped.is_none() && left > 0).then(|| left.min(self.left(now as u32)).min(LONGEST_SLEEP))
     }
 }
 
@@ -119,11 +119,13 @@ pub(crate) struct Attempts {
     welcomes: u32,
     /// State of the jitter's generator, never 0.
     random: u32,
+    /// Until the next attempt.
+    rest: Timer,
 }
 
 impl Attempts {
     pub(crate) fn new(seed: u32) -> Self {
-        Self { failures: 0, welcomes: 0, random: seed.max(1) }
+        Self { failures: 0, welcomes: 0, random: seed.max(1), rest: Timer::OVER }
     }
 
     /// Says how long the transport may take to open, in milliseconds.
@@ -132,19 +134,20 @@ impl Attempts {
         session.config.connect_timeout
     }
 
-    /// Says when the next attempt is due, or why there is none.
+    /// Begins the rest before the next attempt, or says why there is none.
     #[inline(never)]
     pub(crate) fn end(
         &mut self,
         session: &Session<'_>,
         cause: Disconnect,
         now: u64,
-    ) -> Result<u64, Disconnect> {
+    ) -> Result<(), Disconnect> {
         if let Some(cause) = session.stopped {
             return Err(cause);
         }
+        let now = now as u32;
         let is_welcome = session.counters.welcomes != self.welcomes;
-        if is_welcome && now >= session.connected_at + GOOD_CONNECTION {
+        if is_welcome && now.wrapping_sub(session.connected_at) >= GOOD_CONNECTION {
             self.failures = 0;
         }
         let (cap, base) = (session.config.backoff_cap, session.config.backoff_base);
@@ -159,7 +162,8 @@ impl Attempts {
         };
         self.failures = self.failures.saturating_add(1);
         debug!("next attempt in {} ms", wait);
-        Ok(now + u64::from(wait))
+        self.rest = Timer::new(now, wait);
+        Ok(())
     }
 
     /// A number up to and including `limit`, by xorshift: it only has to differ between devices.
@@ -169,9 +173,4 @@ impl Attempts {
         self.random ^= self.random << 5;
         self.random % limit.saturating_add(1).max(1)
     }
-}
-
-/// Milliseconds from `now` to `until`, within what a delay takes.
-fn sleep(until: u64, now: u64) -> u32 {
-    until.saturating_sub(now).min(LONGEST_SLEEP) as u32
 }

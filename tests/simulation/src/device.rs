@@ -186,8 +186,8 @@ impl<'a> Device<'a> {
 
     /// When it has something to do by itself, by the world's clock.
     pub fn deadline(&self, now: Moment) -> Option<u64> {
-        let local = self.session.poll_deadline()?;
-        Some(now.at + local.saturating_sub(self.local(now.at)).max(1))
+        let local = self.local(now.at);
+        Some(now.at + self.session.poll_deadline(local)?.saturating_sub(local).max(1))
     }
 
     /// Takes one thing that came in. Whether there was one.

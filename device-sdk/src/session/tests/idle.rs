@@ -16,7 +16,7 @@ fn an_idle_hour(keep_alive: u16, clock_sync: u16) -> (usize, usize, usize) {
     script.gateway(&Frame::Pong { clock: Some((script.now as u32, script.now + script.offset)) });
     let end = script.now + HOUR;
     let (mut pings, mut bytes) = (0, 0);
-    while let Some(due) = script.device.poll_deadline().filter(|due| *due < end) {
+    while let Some(due) = script.device.poll_deadline(script.now).filter(|due| *due < end) {
         script.now = due.max(script.now);
         let written = script.bytes();
         assert!(!written.is_empty(), "a deadline with nothing to do");

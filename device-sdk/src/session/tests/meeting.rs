@@ -48,7 +48,7 @@ fn a_gateway_that_does_not_answer_the_hello_is_left() {
     let mut script = Script::new();
     script.device.handle_connected(1000);
     script.bytes();
-    assert_eq!(script.device.poll_deadline(), Some(11_000));
+    assert_eq!(script.device.poll_deadline(script.now), Some(11_000));
     script.pass(9_999);
     assert_eq!(script.closed(), None);
     script.pass(1);
@@ -141,7 +141,7 @@ fn a_goodbye_waits_for_the_end_of_the_frame_that_was_begun() {
 fn pings_keep_a_quiet_connection_and_silence_ends_it() {
     let mut script = Script::online();
     script.gateway(&Frame::Pong { clock: Some((1000, 501_000)) });
-    assert_eq!(script.device.poll_deadline(), Some(1000 + 45_000));
+    assert_eq!(script.device.poll_deadline(script.now), Some(1000 + 45_000));
     script.pass(44_999);
     script.expect(&[]);
     script.pass(1);
@@ -168,7 +168,7 @@ fn pings_are_answered_with_their_token() {
 fn without_a_keep_alive_only_the_first_ping_goes() {
     let mut script = Script::new();
     script.welcomed(Welcome { keep_alive: 0, ..welcome() });
-    assert_eq!(script.device.poll_deadline(), None);
+    assert_eq!(script.device.poll_deadline(script.now), None);
     script.pass(10_000_000);
     script.expect(&[]);
     assert_eq!(script.closed(), None);

@@ -72,7 +72,7 @@ fn a_session_that_expired_is_not_asked_for() {
     let mut script = Script::online();
     let slot = script.sent("a");
     script.device.handle_disconnected(script.now, Disconnect::Lost);
-    assert_eq!(script.device.poll_deadline(), Some(script.now + 60_000));
+    assert_eq!(script.device.poll_deadline(script.now), Some(script.now + 60_000));
     script.pass(60_000);
     assert_eq!(script.device.poll_acceptance(slot), Some(Err(SendError::Unconfirmed)));
     assert_eq!(resume(&mut script), None);
