@@ -110,13 +110,13 @@ impl<'a> Config<'a> {
     }
 
     /// Checks everything, and says the largest frame body that a receive buffer of this size stands for.
-    pub(crate) fn check(&self, receive_buffer: usize, hello_len: usize) -> Result<u16, ConfigError> {
+    pub(crate) fn check(&self, receive_buffer: usize) -> Result<u16, ConfigError> {
         const HEADER: usize = 4;
         const SMALLEST: usize = bugle_protocol::MIN_DEVICE_BODY;
         if !is_name(self.client_id) {
             return Err(ConfigError::BadClientId);
         }
-        if hello_len > CHUNK {
+        if self.will.is_some_and(|will| will.body_len() > MAX_WILL) {
             return Err(ConfigError::WillTooLarge);
         }
         if self.window == 0 {

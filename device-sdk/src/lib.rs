@@ -68,7 +68,7 @@
 //! # Features
 //!
 //! `defmt`: `defmt::Format` on public types, and log lines through defmt. `log`: log lines through the log
-//! crate. `tls`: TLS 1.3 to the gateway, over any socket. `flash-outbox`: messages that survive a power cut.
+//! crate. `names`: each name is sent once, and a handle from then on. `tls`: TLS 1.3 to the gateway, over any socket. `flash-outbox`: messages that survive a power cut.
 //! None is on by default.
 //!
 //! Those who bring their own loop, or want virtual time, use [`session::Session`], which is all of it without

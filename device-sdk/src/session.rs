@@ -19,6 +19,7 @@ mod clock;
 mod connection;
 mod inbox;
 mod interest;
+#[cfg_attr(not(feature = "names"), path = "session/inline_names.rs")]
 mod names;
 mod outbox;
 mod outcomes;
@@ -35,8 +36,7 @@ use bugle_protocol::{MAX_NAME, Reason, Status, Welcome};
 use embassy_sync::waitqueue::MultiWakerRegistration;
 use heapless::{Deque, String};
 
-pub use self::inbox::NameSlot;
-pub use self::names::AnnouncedSlot;
+pub use self::names::{AnnouncedSlot, NameSlot};
 pub use self::outcomes::SendSlot;
 pub use self::process::Lent;
 pub use self::submit::Request;
@@ -89,7 +89,7 @@ enum Link {
 
 enum Greeting {
     WriteHello,
-    WriteProof([u8; PROOF]),
+    WriteProof,
     /// For the gateway's next word.
     Waiting,
 }
@@ -102,33 +102,49 @@ enum OnReturn {
     Restart,
 }
 
-/// The client's state. See [the module](self).
-pub struct Session<'a> {
-    config: Config<'a>,
-    /// Largest frame body to receive.
+/// What was agreed in the last welcome; all zero when there is no session to go on with.
+#[derive(Clone, Copy, Default)]
+struct Agreed {
+    is_session: bool,
+    keep_alive: u16,
     max_body: u16,
-    link: Link,
-    /// Not here while the application looks at what is in it.
-    inbox: Option<Inbox<'a>>,
-    on_return: OnReturn,
-    outbox: Outbox<'a>,
-    announced: AnnouncedNames<'a>,
-    interests: Interests<'a>,
-    outcomes: Outcomes<'a>,
-    clock: GatewayClock,
+    window: u16,
+    session_expiry: u32,
+    /// In halves, since nothing else here needs an alignment of 8.
+    session: [u32; 2],
+}
 
-    /// What was agreed in the last welcome; `None` when there is no session to go on with.
-    agreed: Option<Welcome>,
+impl From<&Welcome> for Agreed {
+    fn from(welcome: &Welcome) -> Self {
+        let &Welcome { keep_alive, max_body, window, session_expiry, session, .. } = welcome;
+        Self { is_session: true, keep_alive, max_body, window, session_expiry, session: halves(session) }
+    }
+}
+
+fn halves(number: u64) -> [u32; 2] {
+    [(number >> 32) as u32, number as u32]
+}
+
+/// The client's state. See [the module](self).
+///
+/// What is looked at most stands first, where the shortest instructions of a Cortex-M reach it.
+#[repr(C)]
+pub struct Session<'a> {
+    link: Link,
+    on_return: OnReturn,
     /// Groups and subscriptions are being restored in this new session, so nothing else may go first.
     is_restoring: bool,
-    /// Until groups and subscriptions are restored next; over when that waits for nothing but room.
-    restore: Timer,
+    has_news_for_runner: bool,
+    last: Option<Disconnect>,
+    stopped: Option<Disconnect>,
+    agreed: Agreed,
+    /// Largest frame body to receive.
+    max_body: u16,
     /// How many of the gateway's frames were looked at before the connection was lost: their outcomes are
     /// known.
     known_until: u32,
     /// How many of the gateway's frames were acknowledged.
     acknowledged: u32,
-
     /// When hello or proof was written.
     asked_at: u32,
     connected_at: u32,
@@ -136,26 +152,32 @@ pub struct Session<'a> {
     last_sent: u32,
     last_heard: u32,
     last_ping: u32,
+    /// Since when the gateway owes an acknowledgement.
+    owed_since: u32,
+    /// Until groups and subscriptions are restored next; over when that waits for nothing but room.
+    restore: Timer,
     /// Until the clock is asked for next.
     sync: Timer,
     /// When the clock question was asked that is open. It is its token, too.
     sync_asked: Option<u32>,
-    /// Since when the gateway owes an acknowledgement.
-    owed_since: u32,
     /// A ping to be answered, with its token.
     pong: Option<Option<u32>>,
-
-    last: Option<Disconnect>,
-    stopped: Option<Disconnect>,
-    events: Deque<Event, EVENTS>,
+    outbox: Outbox<'a>,
+    /// Not here while the application looks at what is in it.
+    inbox: Option<Inbox<'a>>,
+    outcomes: Outcomes<'a>,
+    announced: AnnouncedNames<'a>,
+    interests: Interests<'a>,
+    clock: GatewayClock,
+    runner: Option<Waker>,
     counters: Counters,
-
+    config: Config<'a>,
+    proof: [u8; PROOF],
+    events: Deque<Event, EVENTS>,
     /// Those who wait for room, or for the connection.
     senders: MultiWakerRegistration<8>,
     /// Those who wait for deliveries, for events, or for the connection.
     takers: MultiWakerRegistration<4>,
-    runner: Option<Waker>,
-    has_news_for_runner: bool,
 }
 
 impl<'a> Session<'a> {
@@ -172,7 +194,8 @@ impl<'a> Session<'a> {
             interests: Interests::new(storage.interests),
             outcomes: Outcomes::new(storage.sends, storage.receipts),
             clock: GatewayClock::default(),
-            agreed: None,
+            agreed: Agreed::default(),
+            proof: [0; PROOF],
             is_restoring: false,
             restore: Timer::OVER,
             known_until: 0,
@@ -197,7 +220,7 @@ impl<'a> Session<'a> {
             has_news_for_runner: false,
         };
         let receive_buffer = session.receive_room();
-        session.max_body = config.check(receive_buffer, session.largest_hello())?;
+        session.max_body = config.check(receive_buffer)?;
         Ok(session)
     }
 

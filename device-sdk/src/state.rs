@@ -18,8 +18,8 @@ use crate::session::{AnnouncedSlot, CHUNK, NameSlot, SendSlot, Session, Storage}
 ///   Application code never runs inside of it.
 /// - `RX`: bytes of the receive buffer. See [`Config::max_body`] for what it lets in.
 /// - `TX`: bytes of the outbox. The largest send has to fit: payload, names, some bytes more.
-/// - `NAMES`: names that have a handle, in each direction; 136 bytes or so for each. With 0, names are sent
-///   in full.
+/// - `NAMES`: names that have a handle, in each direction; 136 bytes or so for each. With 0, or without the feature `names`,
+///   names are sent in full.
 /// - `SENDS`: sends, publishes and so on whose outcome is waited for at a time, 256 at most.
 /// - `INTERESTS`: bytes for joined groups and subscriptions, 3 and the name for each.
 /// - `RECEIPTS`: bytes for entries of receipts, 3 and the client id for each; 0 where only counts are looked
@@ -132,6 +132,8 @@ pub fn new<
         receipts: &mut state.receipts,
     };
     let session = Mutex::new(RefCell::new(Session::new(storage, config)?));
+    // What was there is not dropped, as the state itself isn't.
+    state.shared = ManuallyDrop::new(None);
     let shared: &'a Shared<'a, M> = state.shared.insert(Shared { session, now });
     Ok((Client::new(shared), Runner::new(shared, &mut state.chunk, &config)))
 }

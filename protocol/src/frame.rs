@@ -4,8 +4,8 @@
 //! cumulatively. The others are not. An unknown numbered kind is refused and the connection goes on; an
 //! unknown kind from 0x80 is passed over; so later versions can add both.
 
-use crate::body;
 use crate::auth::{NONCE, PROOF};
+use crate::body;
 use crate::delivery::{Delivery, Message};
 use crate::hello::{Hello, Welcome};
 use crate::name::{NameKind, NameRef};

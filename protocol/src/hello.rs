@@ -75,6 +75,11 @@ impl<'a> WillFrame<'a> {
         Ok(Some(Self { kind: frame.kind(), body: &buffer[..length] }))
     }
 
+    /// How many bytes its body has.
+    pub const fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
     /// The frame: [`Frame::Send`] or [`Frame::Publish`].
     pub fn frame(&self) -> Result<Frame<'a>, Malformed> {
         Frame::decode(self.kind, self.body)

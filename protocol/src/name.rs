@@ -99,6 +99,7 @@ enum Repr<'a> {
         bytes: &'a [u8],
     },
     Refs(&'a [NameRef<'a>]),
+    Inline(&'a [&'a str]),
 }
 
 impl<'a> NameList<'a> {
@@ -107,11 +108,17 @@ impl<'a> NameList<'a> {
         Self(Repr::Refs(names))
     }
 
+    /// A list of inline names to be sent.
+    pub const fn inline(names: &'a [&'a str]) -> Self {
+        Self(Repr::Inline(names))
+    }
+
     /// Entries as given, duplicates counted.
     pub fn len(&self) -> usize {
         match self.0 {
             Repr::Encoded { count, .. } => count,
             Repr::Refs(refs) => refs.len(),
+            Repr::Inline(names) => names.len(),
         }
     }
 
@@ -125,6 +132,7 @@ impl<'a> NameList<'a> {
         NameListIter(match self.0 {
             Repr::Encoded { count, bytes } => IterRepr::Encoded { left: count, reader: Reader::new(bytes) },
             Repr::Refs(refs) => IterRepr::Refs(refs.iter()),
+            Repr::Inline(names) => IterRepr::Inline(names.iter()),
         })
     }
 
@@ -147,6 +155,7 @@ impl<'a> NameList<'a> {
         match self.0 {
             Repr::Encoded { bytes, .. } => writer.bytes(bytes),
             Repr::Refs(refs) => refs.iter().for_each(|name| name.encode(writer)),
+            Repr::Inline(names) => names.iter().for_each(|name| NameRef::Inline(name).encode(writer)),
         }
     }
 }
@@ -176,6 +185,7 @@ pub struct NameListIter<'a>(IterRepr<'a>);
 enum IterRepr<'a> {
     Encoded { left: usize, reader: Reader<'a> },
     Refs(core::slice::Iter<'a, NameRef<'a>>),
+    Inline(core::slice::Iter<'a, &'a str>),
 }
 
 impl<'a> Iterator for NameListIter<'a> {
@@ -190,6 +200,7 @@ impl<'a> Iterator for NameListIter<'a> {
                 reader.is_good().then_some(name)
             }
             IterRepr::Refs(refs) => refs.next().copied(),
+            IterRepr::Inline(names) => names.next().map(|name| NameRef::Inline(name)),
         }
     }
 }

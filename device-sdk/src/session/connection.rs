@@ -4,7 +4,7 @@ use bugle_protocol::{Reason, VERSION, Welcome};
 
 use super::inbox::Inbox;
 use super::timer::{LONGEST, NEVER, Timer};
-use super::{Greeting, Link, OnReturn, Session};
+use super::{Agreed, Greeting, Link, OnReturn, Session, halves};
 use crate::signal::{Disconnect, Event};
 
 impl<'a> Session<'a> {
@@ -39,7 +39,7 @@ impl<'a> Session<'a> {
             self.lost_at = now as u32;
             self.outbox.interrupt();
         }
-        let expiry = self.agreed.map_or(0, |agreed| agreed.session_expiry);
+        let expiry = self.agreed.session_expiry;
         if cause.is_final() || matches!(cause, Disconnect::Broken(_)) || expiry == 0 {
             self.lose_session();
         } else if was_up {
@@ -62,7 +62,7 @@ impl<'a> Session<'a> {
 
     /// The session can't be gone on with: what was written is unconfirmed, what wasn't is not sent (S12).
     pub(super) fn lose_session(&mut self) {
-        self.agreed = None;
+        self.agreed = Agreed::default();
         self.outcomes.session_lost(self.outbox.unwritten);
         self.outbox.restart();
         self.announced.restart(0);
@@ -89,7 +89,7 @@ impl<'a> Session<'a> {
             return Err(Reason::UnsupportedVersion);
         }
         if welcome.resumed {
-            if self.agreed.is_none_or(|agreed| agreed.session != welcome.session) {
+            if !self.agreed.is_session || self.agreed.session != halves(welcome.session) {
                 return Err(Reason::ProtocolError);
             }
             self.outbox.resume(welcome.received).map_err(|_| Reason::ProtocolError)?;
@@ -105,7 +105,7 @@ impl<'a> Session<'a> {
             self.restore = Timer::OVER;
         }
         self.link = Link::Open;
-        self.agreed = Some(welcome);
+        self.agreed = Agreed::from(&welcome);
         self.clock.restart();
         self.clock.sample(welcome.clock, self.asked_at, now);
         (self.last_sent, self.last_heard, self.last_ping) = (now, now, now);
@@ -195,9 +195,9 @@ impl<'a> Session<'a> {
 
     /// The agreed keep-alive in milliseconds; [`NEVER`] without one.
     pub(super) fn keep_alive(&self) -> u32 {
-        match self.agreed {
-            Some(Welcome { keep_alive: seconds @ 1.., .. }) => u32::from(seconds) * 1000,
-            _ => NEVER,
+        match self.agreed.keep_alive {
+            0 => NEVER,
+            seconds => u32::from(seconds) * 1000,
         }
     }
 
@@ -219,7 +219,9 @@ impl<'a> Session<'a> {
     }
 
     fn resume_left(&self, now: u32) -> u32 {
-        let Some(agreed) = self.agreed else { return NEVER };
-        Timer::new(self.lost_at, agreed.session_expiry.saturating_mul(1000).min(LONGEST)).left(now)
+        if !self.agreed.is_session {
+            return NEVER;
+        }
+        Timer::new(self.lost_at, self.agreed.session_expiry.saturating_mul(1000).min(LONGEST)).left(now)
     }
 }

@@ -11,23 +11,15 @@
 
 use core::ops::Range;
 
-use bugle_protocol::{Kind, MAX_NAME, NameKind, NameRef, announced_handle, body};
-use heapless::String;
+use bugle_protocol::{Kind, NameKind, NameRef};
+
+use super::names::{Announce, KnownNames, NameSlot};
 
 /// Stands for as many processed frames as its second byte says. No frame of this kind is ever kept.
 const DONE_MARK: u8 = 0;
 /// Stands for a frame that was too large to be received.
 const OVERSIZED_MARK: u8 = 1;
 const MARK_LEN: usize = 2;
-
-/// A name that the gateway announced.
-#[derive(Debug, Default)]
-pub struct NameSlot(Option<(NameKind, String<MAX_NAME>)>);
-
-impl NameSlot {
-    /// One that holds nothing.
-    pub const EMPTY: Self = Self(None);
-}
 
 /// Kind and lengths of the frame that begins at the first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,12 +79,13 @@ pub(super) struct Inbox<'a> {
     pub(super) done: u32,
     /// The gateway's numbered frames that were looked at.
     pub(super) looked_at: u32,
-    names: &'a mut [NameSlot],
+    names: KnownNames<'a>,
 }
 
 impl<'a> Inbox<'a> {
     pub(super) fn new(buffer: &'a mut [u8], names: &'a mut [NameSlot]) -> Self {
         let (start, kept, scan, end) = (0, 0, 0, 0);
+        let names = KnownNames::new(names);
         Self { buffer, start, kept, scan, end, open_mark: None, skip: 0, done: 0, looked_at: 0, names }
     }
 
@@ -106,11 +99,11 @@ impl<'a> Inbox<'a> {
     /// Begins a new session. Bytes that weren't looked at stay: they may have come right behind the welcome.
     pub(super) fn begin_session(&mut self) {
         (self.done, self.looked_at) = (0, 0);
-        self.names.iter_mut().for_each(|slot| slot.0 = None);
+        self.names.clear();
     }
 
     pub(super) fn table_size(&self) -> u16 {
-        self.names.len().min(u16::MAX.into()) as u16
+        self.names.table_size()
     }
 
     /// How many more bytes would be taken.
@@ -253,68 +246,32 @@ impl<'a> Inbox<'a> {
     pub(super) fn name<'b>(&'b self, name: NameRef<'b>, kind: NameKind) -> Option<&'b str> {
         match name {
             NameRef::Inline(text) => Some(text),
-            NameRef::Handle(handle) => match &self.names.get(usize::from(handle.get()) - 1)?.0 {
-                Some((found, text)) if *found == kind => Some(text),
-                _ => None,
-            },
+            NameRef::Handle(handle) => self.names.text(handle, kind),
         }
     }
 
     /// What `name` stands for in the frame that is being looked at: kept announcements count.
     pub(super) fn latest_name<'b>(&'b self, name: NameRef<'b>, kind: NameKind) -> Option<&'b str> {
         let mut latest = self.name(name, kind);
-        let NameRef::Handle(wanted) = name else { return latest };
+        let NameRef::Handle(handle) = name else { return latest };
         let mut at = self.start;
         while let Some((head, length)) = self.item(at) {
             at += length;
             if let Head::Frame(Kind::NAME, bytes) = head
-                && announced_handle(bytes) == Some(wanted)
+                && let Some(announced) = KnownNames::announced(bytes, handle, kind)
             {
-                latest = match body::name(bytes) {
-                    Ok((_, found, name)) if found == kind => Some(name),
-                    _ => None,
-                };
+                latest = announced;
             }
         }
         latest
     }
 
-    /// Applies an announcement at the head. What its handle stood for is gone even if the new name doesn't
-    /// fit or can't be read.
+    /// Applies an announcement at the head.
     pub(super) fn announce_head(&mut self) -> Result<(), Announce> {
-        let bytes = match self.item(self.start) {
-            Some((Head::Frame(_, bytes), _)) => bytes,
-            _ => return Ok(()),
-        };
-        let handle = announced_handle(bytes).ok_or(Announce::BadHandle);
-        let name = body::name(bytes).map(|(_, kind, name)| String::try_from(name).ok().map(|name| (kind, name)));
-        let slot = handle.and_then(|handle| {
-            self.names.get_mut(usize::from(handle.get()) - 1).ok_or(Announce::BadHandle)
-        });
-        match (name, slot) {
-            (Ok(name), Ok(slot)) => {
-                slot.0 = name;
-                if slot.0.is_some() { Ok(()) } else { Err(Announce::TooLong) }
-            }
-            (Ok(_), Err(bad)) => Err(bad),
-            (Err(_), slot) => {
-                if let Ok(slot) = slot {
-                    slot.0 = None;
-                }
-                Err(Announce::Malformed)
-            }
-        }
+        let bytes = &self.buffer[self.start..self.kept];
+        let Header::Whole { header, body, .. } = header(bytes) else { return Ok(()) };
+        self.names.announce(&bytes[header..header + body])
     }
-}
-
-/// Why an announcement was not taken.
-pub(super) enum Announce {
-    /// Its handle is 0 or beyond the table.
-    BadHandle,
-    /// Its name is longer than a slot.
-    TooLong,
-    /// It can't be read.
-    Malformed,
 }
 
 #[cfg(test)]

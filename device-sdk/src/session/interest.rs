@@ -61,12 +61,12 @@ impl<'a> Interests<'a> {
         self.position(interest).is_some()
     }
 
-    /// Remembers it, in place of the same group or filter.
-    pub(super) fn remember(&mut self, interest: Interest<'_>) -> Result<(), Full> {
+    /// Remembers it, in place of the same group or filter. Whether it is new.
+    pub(super) fn remember(&mut self, interest: Interest<'_>) -> Result<bool, Full> {
         let (flags, text) = interest.parts();
         if let Some(at) = self.position(interest) {
             self.buffer[at] = flags;
-            return Ok(());
+            return Ok(false);
         }
         let length = u16::try_from(text.len()).map_err(|_| Full)?;
         let entry = self.buffer.get_mut(self.end..self.end + HEADER + text.len()).ok_or(Full)?;
@@ -74,7 +74,7 @@ impl<'a> Interests<'a> {
         entry[..HEADER].copy_from_slice(&[flags, high, low]);
         entry[HEADER..].copy_from_slice(text.as_bytes());
         self.end += HEADER + text.len();
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn forget(&mut self, interest: Interest<'_>) {

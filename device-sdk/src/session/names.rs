@@ -1,10 +1,78 @@
-//! The names that the device announced to the gateway, each standing for its handle until it is the one
-//! that wasn't used for longest and another wants the place.
+//! Names and the handles that stand for them, in both directions: the feature `names`. Without it `inline_names.rs` stands here,
+//! which has the same face and nothing in it.
 
 use core::num::NonZeroU16;
 
-use bugle_protocol::{MAX_NAME, NameKind, NameRef};
+use bugle_protocol::{Frame, MAX_NAME, NameKind, NameRef, announced_handle, body};
 use heapless::String;
+
+use super::outbox::Outbox;
+
+/// A name that the gateway announced.
+#[derive(Debug, Default)]
+pub struct NameSlot(Option<(NameKind, String<MAX_NAME>)>);
+
+impl NameSlot {
+    /// One that holds nothing.
+    pub const EMPTY: Self = Self(None);
+}
+
+/// Why an announcement was not taken.
+pub(super) enum Announce {
+    /// Its handle is 0 or beyond the table.
+    BadHandle,
+    /// Its name is longer than a slot.
+    TooLong,
+    /// It can't be read.
+    Malformed,
+}
+
+/// The names that the gateway announced, each standing for its handle until the gateway gives that to another.
+pub(super) struct KnownNames<'a>(&'a mut [NameSlot]);
+
+impl<'a> KnownNames<'a> {
+    pub(super) fn new(slots: &'a mut [NameSlot]) -> Self {
+        Self(slots)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.iter_mut().for_each(|slot| slot.0 = None);
+    }
+
+    pub(super) fn table_size(&self) -> u16 {
+        self.0.len().min(u16::MAX.into()) as u16
+    }
+
+    /// What the handle stands for.
+    pub(super) fn text(&self, handle: NonZeroU16, kind: NameKind) -> Option<&str> {
+        match &self.0.get(usize::from(handle.get()) - 1)?.0 {
+            Some((found, text)) if *found == kind => Some(text),
+            _ => None,
+        }
+    }
+
+    /// What the announcement with this body makes of the handle; `None` where it is of another.
+    pub(super) fn announced(bytes: &[u8], handle: NonZeroU16, kind: NameKind) -> Option<Option<&str>> {
+        (announced_handle(bytes) == Some(handle)).then(|| match body::name(bytes) {
+            Ok((_, found, name)) if found == kind => Some(name),
+            _ => None,
+        })
+    }
+
+    /// Takes an announcement. What its handle stood for is gone even if the new name doesn't fit or can't be read.
+    pub(super) fn announce(&mut self, bytes: &[u8]) -> Result<(), Announce> {
+        let slot = announced_handle(bytes).and_then(|handle| self.0.get_mut(usize::from(handle.get()) - 1));
+        let Ok((_, kind, name)) = body::name(bytes) else {
+            if let Some(slot) = slot {
+                slot.0 = None;
+            }
+            return Err(Announce::Malformed);
+        };
+        let slot = slot.ok_or(Announce::BadHandle)?;
+        slot.0 = String::try_from(name).ok().map(|name| (kind, name));
+        if slot.0.is_some() { Ok(()) } else { Err(Announce::TooLong) }
+    }
+}
 
 /// A name that the device announced.
 #[derive(Debug, Default)]
@@ -19,29 +87,24 @@ impl AnnouncedSlot {
 struct Announced {
     kind: NameKind,
     name: String<MAX_NAME>,
-    /// The turn in which it was announced.
-    since: u32,
     /// The turn in which it was last used.
     used: u32,
 }
 
-/// A name as a frame can refer to it.
-pub(super) struct Found<'n> {
-    pub(super) name: NameRef<'n>,
-    /// The handle is new, and has to be announced first.
-    pub(super) announce: Option<NonZeroU16>,
-}
-
+/// The names that the device announced to the gateway, each standing for its handle until it is the one that wasn't used for
+/// longest and another wants the place.
 pub(super) struct AnnouncedNames<'a> {
     slots: &'a mut [AnnouncedSlot],
     /// How many the gateway's table takes.
     usable: usize,
     turn: u32,
+    /// Where the name stands that was announced in this turn.
+    fresh: Option<usize>,
 }
 
 impl<'a> AnnouncedNames<'a> {
     pub(super) fn new(slots: &'a mut [AnnouncedSlot]) -> Self {
-        Self { slots, usable: 0, turn: 0 }
+        Self { slots, usable: 0, turn: 0, fresh: None }
     }
 
     /// Begins a new session with a gateway whose table has this size.
@@ -55,27 +118,23 @@ impl<'a> AnnouncedNames<'a> {
         self.restart(0);
     }
 
-    /// Begins a turn: what is used in it keeps its place until the next.
-    pub(super) fn begin_turn(&mut self) {
+    /// The handle of `name`, announced first where it is new; or the name itself where there is no room for that.
+    pub(super) fn refer<'n>(
+        &mut self,
+        kind: NameKind,
+        name: &'n str,
+        outbox: &mut Outbox<'_>,
+    ) -> NameRef<'n> {
         self.turn = self.turn.wrapping_add(1);
-    }
-
-    /// The handle of `name`, or one to be announced for it, or the name itself where there is no place for
-    /// it. Only with `evict` does another name lose its place.
-    pub(super) fn find<'n>(&mut self, kind: NameKind, name: &'n str, evict: bool) -> Found<'n> {
-        let turn = self.turn;
+        self.fresh = None;
         let mut place: Option<(usize, u32)> = None;
         for (index, slot) in self.slots[..self.usable].iter_mut().enumerate() {
             let age = match &mut slot.0 {
                 Some(known) if known.kind == kind && known.name == name => {
-                    known.used = turn;
-                    return Found {
-                        name: handle(index).map_or(NameRef::Inline(name), NameRef::Handle),
-                        announce: None,
-                    };
+                    known.used = self.turn;
+                    return handle(index).map_or(NameRef::Inline(name), NameRef::Handle);
                 }
-                Some(known) if evict => turn.wrapping_sub(known.used),
-                Some(_) => 0,
+                Some(known) => self.turn.wrapping_sub(known.used),
                 None => u32::MAX,
             };
             if age > place.map_or(0, |(_, oldest)| oldest) {
@@ -84,19 +143,21 @@ impl<'a> AnnouncedNames<'a> {
         }
         if let Some((index, _)) = place
             && let Some(handle) = handle(index)
-            && let Ok(name) = String::try_from(name)
+            && let Ok(text) = String::try_from(name)
+            && outbox.push(&Frame::Name { handle: handle.get(), kind, name }).is_ok()
         {
-            self.slots[index].0 = Some(Announced { kind, name, since: turn, used: turn });
-            return Found { name: NameRef::Handle(handle), announce: Some(handle) };
+            self.slots[index].0 = Some(Announced { kind, name: text, used: self.turn });
+            self.fresh = Some(index);
+            return NameRef::Handle(handle);
         }
-        Found { name: NameRef::Inline(name), announce: None }
+        NameRef::Inline(name)
     }
 
-    /// Forgets what was to be announced in this turn: it was not queued after all.
-    pub(super) fn take_back(&mut self) {
-        for slot in &mut *self.slots {
-            slot.0.take_if(|known| known.since == self.turn);
-        }
+    /// Forgets what was announced in this turn, since it is taken back from the outbox. Whether there was something.
+    pub(super) fn take_back(&mut self) -> bool {
+        let Some(index) = self.fresh.take() else { return false };
+        self.slots[index].0 = None;
+        true
     }
 }
 
@@ -112,28 +173,30 @@ mod tests {
     fn the_least_recently_used_name_loses_its_place() {
         let mut slots = [const { AnnouncedSlot(None) }; 3];
         let mut names = AnnouncedNames::new(&mut slots);
+        let mut buffer = [0; 256];
+        let mut outbox = Outbox::new(&mut buffer);
         names.restart(2);
-        let mut find = |name: &'static str, evict| {
-            names.begin_turn();
-            let found = names.find(NameKind::Group, name, evict);
-            (found.name, found.announce.map(NonZeroU16::get))
+        let mut refer = |name: &'static str| {
+            let queued = outbox.next;
+            let found = names.refer(NameKind::Group, name, &mut outbox);
+            (found, outbox.next - queued)
         };
         let handle = |number| NameRef::Handle(NonZeroU16::new(number).unwrap());
-        assert_eq!(find("a", true), (handle(1), Some(1)));
-        assert_eq!(find("b", true), (handle(2), Some(2)));
-        assert_eq!(find("a", true), (handle(1), None));
-        assert_eq!(find("c", false), (NameRef::Inline("c"), None), "lists take no place away");
-        assert_eq!(find("c", true), (handle(2), Some(2)));
-        assert_eq!(find("a", true), (handle(1), None));
+        assert_eq!(refer("a"), (handle(1), 1));
+        assert_eq!(refer("b"), (handle(2), 1));
+        assert_eq!(refer("a"), (handle(1), 0));
+        assert_eq!(refer("c"), (handle(2), 1));
+        assert_eq!(refer("a"), (handle(1), 0));
     }
 
     #[test]
-    fn a_name_used_in_this_turn_keeps_its_place() {
+    fn a_name_that_cannot_be_announced_is_used_itself() {
         let mut slots = [const { AnnouncedSlot(None) }; 1];
         let mut names = AnnouncedNames::new(&mut slots);
         names.restart(9);
-        names.begin_turn();
-        assert!(names.find(NameKind::Group, "a", true).announce.is_some());
-        assert_eq!(names.find(NameKind::Client, "b", true).name, NameRef::Inline("b"));
+        let mut buffer = [0; 8];
+        let mut outbox = Outbox::new(&mut buffer);
+        assert_eq!(names.refer(NameKind::Group, "lamps", &mut outbox), NameRef::Inline("lamps"));
+        assert!(!names.take_back() && outbox.is_empty());
     }
 }

@@ -5,8 +5,9 @@
 use bugle_protocol::{Frame, Kind, Malformed, NameKind, Reason, Receipt, auth, body};
 
 use super::clock::GatewayClock;
-use super::inbox::{Announce, Head, Inbox, Next};
+use super::inbox::{Head, Inbox, Next};
 use super::interest::Interest;
+use super::names::Announce;
 use super::timer::Timer;
 use super::{Greeting, Link, OnReturn, Session};
 use crate::signal::{Disconnect, Event, Incoming};
@@ -188,8 +189,8 @@ impl<'a> Session<'a> {
                 if !is_awaited {
                     return Err(Reason::ProtocolError);
                 }
-                let proof = auth::proof(self.config.secret, nonce, self.config.client_id);
-                self.link = Link::Greeting(Greeting::WriteProof(proof));
+                self.proof = auth::proof(self.config.secret, nonce, self.config.client_id);
+                self.link = Link::Greeting(Greeting::WriteProof);
             }
             Kind::WELCOME => {
                 let welcome = body::welcome(bytes).map_err(malformed)?;

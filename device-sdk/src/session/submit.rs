@@ -1,15 +1,14 @@
-//! What the application asks for: checked here first, then encoded into the outbox, with the names in it
-//! announced before it.
+//! What the application asks for: checked here first, then encoded into the outbox, with its name announced before it. The
+//! entries of lists stand there themselves.
 
 use core::task::{Poll, Waker};
 
 use bugle_protocol::{
-    Frame, MAX_LIST, MAX_PAYLOAD, MAX_TOPIC, NameKind, NameList, NameRef, Publish, Reason, ReceiptMode, Send, is_name,
+    Frame, MAX_LIST, MAX_PAYLOAD, MAX_TOPIC, NameKind, NameList, NameRef, Publish, Reason, ReceiptMode, Send,
+    is_name,
 };
 
 use super::interest::Interest;
-use super::names::AnnouncedNames;
-use super::outbox::{Full, Outbox};
 use super::outcomes::ReceiptWish;
 use super::{Link, Session};
 use crate::signal::{Accepted, SendError, SendOptions, Target};
@@ -75,11 +74,11 @@ impl Request<'_> {
                 payload_fits(payload)
             }
             Self::Publish { topic, payload, .. } => {
-                topic_fits(topic, &['\0', '+', '#'])?;
+                topic_fits(topic, b"\0+#")?;
                 payload_fits(payload)
             }
             Self::Join(group) | Self::Leave(group) => name(group),
-            Self::Subscribe { filter, .. } | Self::Unsubscribe(filter) => topic_fits(filter, &['\0']),
+            Self::Subscribe { filter, .. } | Self::Unsubscribe(filter) => topic_fits(filter, b"\0"),
         }
     }
 
@@ -92,12 +91,54 @@ impl Request<'_> {
         }
     }
 
-    /// What this wants to be remembered.
+    /// What this wants to be remembered, or forgotten.
     fn interest(&self) -> Option<Interest<'_>> {
         match *self {
-            Self::Join(group) => Some(Interest::Group(group)),
+            Self::Join(group) | Self::Leave(group) => Some(Interest::Group(group)),
             Self::Subscribe { filter, at_least_once } => Some(Interest::Filter { filter, at_least_once }),
-            _ => None,
+            Self::Unsubscribe(filter) => Some(Interest::Filter { filter, at_least_once: false }),
+            Self::Send { .. } | Self::Publish { .. } => None,
+        }
+    }
+
+    /// Whether its interest is to be remembered.
+    fn is_wish(&self) -> bool {
+        matches!(self, Self::Join(_) | Self::Subscribe { .. })
+    }
+
+    /// What it is about, and what a handle for that would stand for, if it may have one.
+    fn name(&self) -> (Option<NameKind>, &str) {
+        match *self {
+            Self::Send { target, .. } if target.is_group => (Some(NameKind::Group), target.name),
+            Self::Send { target, .. } => (Some(NameKind::Client), target.name),
+            Self::Publish { topic, .. } => (Some(NameKind::Topic), topic),
+            Self::Join(group) | Self::Leave(group) => (None, group),
+            Self::Subscribe { filter, .. } | Self::Unsubscribe(filter) => (None, filter),
+        }
+    }
+
+    fn frame<'f>(&'f self, name: NameRef<'f>) -> Frame<'f> {
+        match *self {
+            Self::Send {
+                target,
+                payload,
+                options: &SendOptions { ttl, receipt, store, echo, urgent, id },
+            } => {
+                let target = if target.is_group {
+                    let [only, except] = [target.only, target.except].map(|list| list.map(NameList::inline));
+                    bugle_protocol::Target::Group { group: name, only, except }
+                } else {
+                    bugle_protocol::Target::Client(name)
+                };
+                Frame::Send(Send { target, ttl, receipt, store, echo, urgent, id, payload })
+            }
+            Self::Publish { payload, at_least_once, retain, .. } => {
+                Frame::Publish(Publish { topic: name, at_least_once, retain, payload })
+            }
+            Self::Join(_) => Frame::Join { group: name },
+            Self::Leave(_) => Frame::Leave { group: name },
+            Self::Subscribe { filter, at_least_once } => Frame::Subscribe { at_least_once, filter },
+            Self::Unsubscribe(filter) => Frame::Unsubscribe { filter },
         }
     }
 
@@ -111,8 +152,9 @@ fn payload_fits(payload: &[u8]) -> Result<(), SendError> {
     if payload.len() > MAX_PAYLOAD { Err(SendError::TooLarge) } else { Ok(()) }
 }
 
-fn topic_fits(topic: &str, forbidden: &[char]) -> Result<(), SendError> {
-    let is_good = (1..=MAX_TOPIC).contains(&topic.len()) && !topic.contains(forbidden);
+fn topic_fits(topic: &str, forbidden: &[u8]) -> Result<(), SendError> {
+    let is_good =
+        (1..=MAX_TOPIC).contains(&topic.len()) && !topic.bytes().any(|byte| forbidden.contains(&byte));
     if is_good { Ok(()) } else { Err(SendError::BadTopic) }
 }
 
@@ -126,37 +168,31 @@ impl Session<'_> {
         if let Some(_cause) = self.stopped {
             return Err(SendError::Stopped);
         }
-        let (Link::Open, Some(agreed), false) = (&self.link, self.agreed, self.is_restoring) else {
+        let (Link::Open, false) = (&self.link, self.is_restoring) else {
             return Err(SendError::NotConnected);
         };
         let slot = self.outcomes.vacant().ok_or(SendError::Full)?;
-        if self.outbox.in_flight >= agreed.window {
+        if self.outbox.in_flight >= self.agreed.window {
             return Err(SendError::Full);
         }
-        let new_interest = request.interest().filter(|interest| !self.interests.contains(*interest));
-        if let Some(interest) = request.interest() {
-            self.interests.remember(interest).map_err(|_| SendError::TooMany)?;
-        }
-        match self.queue(request, agreed.max_body) {
-            Ok(number) => {
-                self.outcomes.claim(slot, number, request.receipt_wish());
-                match *request {
-                    Request::Leave(group) => self.interests.forget(Interest::Group(group)),
-                    Request::Unsubscribe(filter) => {
-                        self.interests.forget(Interest::Filter { filter, at_least_once: false });
-                    }
-                    _ => {}
-                }
-                self.call_runner();
-                Ok(slot)
+        let interest = request.interest();
+        let is_new = match interest {
+            Some(interest) if request.is_wish() => {
+                self.interests.remember(interest).map_err(|_| SendError::TooMany)?
             }
-            Err(error) => {
-                if let Some(interest) = new_interest {
-                    self.interests.forget(interest);
-                }
-                Err(error)
-            }
+            _ => false,
+        };
+        let queued = self.queue(request);
+        if let Ok(number) = queued {
+            self.outcomes.claim(slot, number, request.receipt_wish());
+            self.call_runner();
         }
+        if let Some(interest) = interest
+            && (is_new && queued.is_err() || !request.is_wish() && queued.is_ok())
+        {
+            self.interests.forget(interest);
+        }
+        queued.map(|_| slot)
     }
 
     /// Submits a request when there is room, and says whether it was accepted. `slot` is where its outcome will be, once it
@@ -204,128 +240,37 @@ impl Session<'_> {
         }
     }
 
-    /// All frames of the request, or none.
-    fn queue(&mut self, request: &Request<'_>, max_body: u16) -> Result<u32, SendError> {
-        for announce in [true, false] {
-            let mark = self.outbox.mark();
-            self.announced.begin_turn();
-            let names = &mut Names { announced: &mut self.announced, outbox: &mut self.outbox, announce };
-            let error = match push(names, request, max_body.into()) {
-                Ok(number) => return Ok(number),
-                Err(error) => error,
-            };
-            self.outbox.take_back(&mark);
-            self.announced.take_back();
-            // A frame that doesn't fit an empty outbox behind its names may fit without them.
-            if error != SendError::Full || !self.outbox.is_empty() {
-                return Err(error);
-            }
+    /// The frame of the request, behind the announcement of its name if that is new; or nothing.
+    fn queue(&mut self, request: &Request<'_>) -> Result<u32, SendError> {
+        let mark = self.outbox.mark();
+        let (kind, name) = request.name();
+        let name = match kind {
+            Some(kind) => self.announced.refer(kind, name, &mut self.outbox),
+            // Inline, so that a refusal says by itself what it is about.
+            None => NameRef::Inline(name),
+        };
+        let queued = self.push(request, name);
+        if queued.is_ok() || !self.announced.take_back() {
+            return queued;
         }
-        Err(SendError::TooLarge)
-    }
-}
-
-/// Turns names into handles, announcing them first.
-struct Names<'n, 'a> {
-    announced: &'n mut AnnouncedNames<'a>,
-    outbox: &'n mut Outbox<'a>,
-    announce: bool,
-}
-
-impl Names<'_, '_> {
-    fn refer<'r>(&mut self, kind: NameKind, name: &'r str, evict: bool) -> Result<NameRef<'r>, Full> {
-        if !self.announce {
-            return Ok(NameRef::Inline(name));
-        }
-        let found = self.announced.find(kind, name, evict);
-        if let Some(handle) = found.announce {
-            self.outbox.push(&Frame::Name { handle: handle.get(), kind, name })?;
-        }
-        Ok(found.name)
+        // What doesn't fit behind the announcement may fit without it.
+        self.outbox.take_back(&mark);
+        self.push(request, NameRef::Inline(request.name().1))
     }
 
-    /// The entries of a list, of which there are [`MAX_LIST`] at most. A list takes no other name's place.
-    fn refer_all<'r>(
-        &mut self,
-        list: Option<&'r [&'r str]>,
-        refs: &mut [NameRef<'r>; MAX_LIST],
-    ) -> Result<(), Full> {
-        for (place, name) in refs.iter_mut().zip(list.unwrap_or_default()) {
-            *place = self.refer(NameKind::Client, name, false)?;
+    #[inline(never)]
+    fn push(&mut self, request: &Request<'_>, name: NameRef<'_>) -> Result<u32, SendError> {
+        let frame = request.frame(name);
+        if frame.body_len_from_device() > self.agreed.max_body.into() {
+            return Err(SendError::TooLarge);
         }
-        Ok(())
-    }
-}
-
-impl From<Full> for SendError {
-    fn from(_: Full) -> Self {
-        Self::Full
-    }
-}
-
-fn push(names: &mut Names<'_, '_>, request: &Request<'_>, max_body: usize) -> Result<u32, SendError> {
-    match *request {
-        Request::Send { target, payload, options } => {
-            let kind = if target.is_group { NameKind::Group } else { NameKind::Client };
-            let name = names.refer(kind, target.name, true)?;
-            if target.only.is_some() || target.except.is_some() {
-                return push_listed(names, name, &target, options, payload, max_body);
-            }
-            let target = if target.is_group {
-                bugle_protocol::Target::Group { group: name, only: None, except: None }
+        self.outbox.push(&frame).map_err(|_| {
+            // What doesn't fit an empty outbox never will.
+            if self.outbox.is_empty() || frame.body_len_from_device() > self.outbox.capacity() {
+                SendError::TooLarge
             } else {
-                bugle_protocol::Target::Client(name)
-            };
-            push_send(names, target, options, payload, max_body)
-        }
-        Request::Publish { topic, payload, at_least_once, retain } => {
-            let topic = names.refer(NameKind::Topic, topic, true)?;
-            push_frame(names, &Frame::Publish(Publish { topic, at_least_once, retain, payload }), max_body)
-        }
-        // Inline, so that a refusal says by itself what it is about.
-        Request::Join(group) => push_frame(names, &Frame::Join { group: NameRef::Inline(group) }, max_body),
-        Request::Leave(group) => push_frame(names, &Frame::Leave { group: NameRef::Inline(group) }, max_body),
-        Request::Subscribe { filter, at_least_once } => {
-            push_frame(names, &Frame::Subscribe { at_least_once, filter }, max_body)
-        }
-        Request::Unsubscribe(filter) => push_frame(names, &Frame::Unsubscribe { filter }, max_body),
+                SendError::Full
+            }
+        })
     }
-}
-
-/// A function of its own, so that only sends with lists take its 2 KiB of stack.
-#[inline(never)]
-fn push_listed(
-    names: &mut Names<'_, '_>,
-    group: NameRef<'_>,
-    target: &Target<'_>,
-    options: &SendOptions<'_>,
-    payload: &[u8],
-    max_body: usize,
-) -> Result<u32, SendError> {
-    let mut refs = [[NameRef::Inline(""); MAX_LIST]; 2];
-    let [only, except] = &mut refs;
-    names.refer_all(target.only, only)?;
-    names.refer_all(target.except, except)?;
-    let only = target.only.map(|list| NameList::new(&only[..list.len()]));
-    let except = target.except.map(|list| NameList::new(&except[..list.len()]));
-    push_send(names, bugle_protocol::Target::Group { group, only, except }, options, payload, max_body)
-}
-
-fn push_send(
-    names: &mut Names<'_, '_>,
-    target: bugle_protocol::Target<'_>,
-    options: &SendOptions<'_>,
-    payload: &[u8],
-    max_body: usize,
-) -> Result<u32, SendError> {
-    let &SendOptions { ttl, receipt, store, echo, urgent, id } = options;
-    push_frame(names, &Frame::Send(Send { target, ttl, receipt, store, echo, urgent, id, payload }), max_body)
-}
-
-fn push_frame(names: &mut Names<'_, '_>, frame: &Frame<'_>, max_body: usize) -> Result<u32, SendError> {
-    let length = frame.body_len_from_device();
-    if length > max_body || length > names.outbox.capacity() {
-        return Err(SendError::TooLarge);
-    }
-    Ok(names.outbox.push(frame)?)
 }

@@ -53,8 +53,8 @@ impl Session<'_> {
                     self.asked_at = now;
                 }
             }
-            Link::Greeting(Greeting::WriteProof(proof)) => {
-                out.frame(&Frame::Proof { proof });
+            Link::Greeting(Greeting::WriteProof) => {
+                out.frame(&Frame::Proof { proof: &self.proof });
                 self.link = Link::Greeting(Greeting::Waiting);
                 self.asked_at = now;
             }
@@ -150,8 +150,8 @@ impl Session<'_> {
     }
 
     fn hello(&self, done: u32) -> Hello<'_> {
-        let resume = self.agreed.map(|agreed| Resume {
-            session: agreed.session,
+        let resume = self.agreed.is_session.then(|| Resume {
+            session: u64::from(self.agreed.session[0]) << 32 | u64::from(self.agreed.session[1]),
             received: done,
             taken: done,
             acknowledged: self.outbox.first,
@@ -169,12 +169,6 @@ impl Session<'_> {
         }
     }
 
-    /// Bytes of a hello with everything in it, at most: its length takes one or two of them.
-    pub(super) fn largest_hello(&self) -> usize {
-        let resume = Some(Resume { session: 0, received: 0, taken: 0, acknowledged: 0 });
-        1 + 2 + Frame::Hello(Hello { resume, ..self.hello(0) }).body_len_from_device()
-    }
-
     /// Queues what joins groups and subscribes again in a new session, as far as there is room.
     fn restore(&mut self, now: u32) {
         if self.restore.left(now) > 0 {
@@ -186,11 +180,10 @@ impl Session<'_> {
                 Interest::Group(group) => Frame::Join { group: NameRef::Inline(group) },
                 Interest::Filter { filter, at_least_once } => Frame::Subscribe { at_least_once, filter },
             };
-            let agreed = self.agreed.map_or((0, 0), |agreed| (agreed.window, agreed.max_body));
-            if self.outbox.in_flight >= agreed.0 {
+            if self.outbox.in_flight >= self.agreed.window {
                 return;
             }
-            let fits = frame.body_len_from_device() <= agreed.1.into();
+            let fits = frame.body_len_from_device() <= self.agreed.max_body.into();
             if !fits || self.outbox.push(&frame).is_err() {
                 if fits && !self.outbox.is_empty() {
                     return;

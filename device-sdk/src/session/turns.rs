@@ -78,7 +78,11 @@ impl Session<'_> {
                 // no ping is written, and no acknowledgement counted.
                 let held = turns.held.get_or_insert(Timer::new(moment, self.config.ack_timeout));
                 let time = held.left(moment).min(LONGEST_SLEEP);
-                return if time == 0 { Turn::End(Disconnect::TimedOut) } else { Turn::Wait { room: 0, time } };
+                return if time == 0 {
+                    Turn::End(Disconnect::TimedOut)
+                } else {
+                    Turn::Wait { room: 0, time }
+                };
             }
             turns.held = None;
         }

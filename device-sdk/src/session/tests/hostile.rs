@@ -263,7 +263,8 @@ fn play(steps: &[Step]) {
         }
         let used = script.device.handle_bytes(script.now, &feed);
         feed.drain(..used);
-        let _ = (script.device.poll_deadline(script.now), script.device.status(), script.device.poll_closed());
+        let _ =
+            (script.device.poll_deadline(script.now), script.device.status(), script.device.poll_closed());
         while script.device.poll_event().is_some() {}
     }
 }

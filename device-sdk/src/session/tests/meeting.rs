@@ -179,13 +179,25 @@ fn bad_settings_are_refused_when_the_client_is_made() {
     let check = |change: fn(&mut Config<'static>)| {
         let mut config = Config::new("lamp-1", b"", 1);
         change(&mut config);
-        config.check(1024, 100).err()
+        config.check(1024).err()
     };
     assert_eq!(check(|_| {}), None);
     assert_eq!(check(|config| config.client_id = "a lamp"), Some(ConfigError::BadClientId));
+    let will = |length: usize| {
+        let payload = leak(vec![0; length]);
+        let topic = NameRef::Inline("t");
+        let frame = Frame::Publish(Publish { topic, at_least_once: true, retain: false, payload });
+        crate::will(&frame, leak(vec![0; 1024])).unwrap()
+    };
+    for (length, error) in
+        [(crate::MAX_WILL - 4, None), (crate::MAX_WILL - 3, Some(ConfigError::WillTooLarge))]
+    {
+        let mut config = Config::new("lamp-1", b"", 1);
+        config.will = Some(will(length));
+        assert_eq!(config.check(1024).err(), error);
+    }
     assert_eq!(check(|config| config.window = 0), Some(ConfigError::NoWindow));
     assert_eq!(check(|config| config.window = 100), Some(ConfigError::ReceiveBufferTooSmall));
     assert_eq!(check(|config| config.max_body = Some(1020)), None);
     assert_eq!(check(|config| config.max_body = Some(1021)), Some(ConfigError::ReceiveBufferTooSmall));
-    assert_eq!(Config::new("a", b"", 1).check(1024, CHUNK + 1), Err(ConfigError::WillTooLarge));
 }

@@ -189,20 +189,17 @@ fn handles_are_evicted_and_announced_again() {
 }
 
 #[test]
-fn lists_use_free_handles_and_names_beyond_them() {
+fn lists_have_the_names_themselves() {
     let mut script = Script::new();
     script.welcomed(Welcome { names: 2, ..welcome() });
     script.send(Target::group("g").only(&["a", "b"]).except(&["c"]), &SendOptions::default()).unwrap();
-    let only = [handle(2), NameRef::Inline("b")];
-    let except = [NameRef::Inline("c")];
     let target = bugle_protocol::Target::Group {
         group: handle(1),
-        only: Some(NameList::new(&only)),
-        except: Some(NameList::new(&except)),
+        only: Some(NameList::inline(&["a", "b"])),
+        except: Some(NameList::inline(&["c"])),
     };
     script.expect(&[
         Frame::Name { handle: 1, kind: NameKind::Group, name: "g" },
-        Frame::Name { handle: 2, kind: NameKind::Client, name: "a" },
         Frame::Send(Send::new(target, b"on")),
     ]);
 }
