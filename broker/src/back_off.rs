@@ -102,8 +102,8 @@ impl Failures {
     }
 }
 
-/// What counts as one.
-fn network(address: IpAddr) -> IpAddr {
+/// What counts as one: an address of IPv4, a /64 network of IPv6.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

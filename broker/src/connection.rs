@@ -21,9 +21,9 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use crate::places::Slot;
 use crate::shard_thread::ShardHost;
 use crate::transport::Layers;
 
@@ -263,13 +263,8 @@ impl Connection {
     }
 }
 
-/// Serves a connection to its end. `_slot` is its place among all that the process may have.
-pub async fn serve(
-    host: Rc<ShardHost>,
-    connection: Rc<Connection>,
-    mut reader: OwnedReadHalf,
-    _slot: OwnedSemaphorePermit,
-) {
+/// Serves a connection to its end. `_slot` is its place among all that there may be.
+pub async fn serve(host: Rc<ShardHost>, connection: Rc<Connection>, mut reader: OwnedReadHalf, _slot: Slot) {
     let ending = Ending { host: &host, key: connection.key };
     poll_fn(|context| connection.poll_open(context, &host, &mut reader)).await;
     if connection.state.get() == State::Closing {

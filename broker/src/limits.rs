@@ -108,6 +108,10 @@ limits! {
     presence_coalesce_members => presence_at_once: usize, 0..=10_000_000;
     /// Mutes and bans in force on one shard before `TOO_MANY` (S14).
     moderations_per_shard => moderations_per_shard: usize, 1..=10_000_000;
+    /// Connections of one address; of IPv6, of one /64 network.
+    connections_per_address => connections_per_address: u32, 1..=10_000_000;
+    /// Whether that, and what else is bounded by address, holds for this machine's own (127.0.0.0/8 and ::1), too.
+    limit_loopback => limit_loopback: bool, false..=true;
     /// Clients on one shard.
     clients_per_shard => clients_per_shard: usize, 1..=10_000_000;
 }

@@ -1,7 +1,7 @@
 //! The door: accepts, reads a connection's first packet, and hands it to the shard that owns the client.
 //!
 //! Nothing here waits for a client: each connection has a task of its own until its first packet is whole, and these
-//! are bounded in number, bytes and time. What can't be taken is closed and counted. TLS handshakes are computed on
+//! are bounded in number and bytes by [`Places`], and in time. What can't be taken is closed and counted. TLS handshakes are computed on
 //! a thread of their own, so that many of them hold up neither this one nor a shard. What the bytes mean is found
 //! out by [`Greeting`].
 
@@ -17,19 +17,18 @@ use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::back_off::{BackOff, Wait};
 use crate::metrics::{EarlyClose, ProcessCounters};
+use crate::places::{LARGE, LargePlace, Places, Slot, WaitingPlace};
 use crate::shard_thread::{Arrival, ShardSender};
 use crate::transport::greeting::{Admission, First, Greeting, Protocols};
 use crate::transport::upgrade::Origins;
 use crate::transport::{Layers, TransportSettings, count_taken_over};
 
-/// Connections without a whole first packet.
-const MAX_WAITING: usize = 1024;
 /// What is read at a time of a first packet, in bytes.
 const FIRST_READ: usize = 1024;
 /// Connections that the system may hold before they are accepted.
@@ -60,8 +59,7 @@ pub struct Door {
     transports: Arc<TransportSettings>,
     /// Where TLS handshakes are computed.
     handshakes: Handle,
-    waiting: Arc<Semaphore>,
-    slots: Arc<Semaphore>,
+    places: Arc<Places>,
     /// Whose turn it is to get a client that no shard owns by its id.
     next: AtomicUsize,
 }
@@ -74,15 +72,14 @@ impl Door {
         transports: Arc<TransportSettings>,
         handshakes: Handle,
     ) -> Self {
-        let slots = limits.clients_per_shard.saturating_mul(shards.len()).min(Semaphore::MAX_PERMITS);
+        let places = Arc::new(Places::new(&limits, shards.len()));
         Self {
             shards,
             limits,
             counters: transports.counters.clone(),
             transports,
             handshakes,
-            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
-            slots: Arc::new(Semaphore::new(slots)),
+            places,
             next: AtomicUsize::new(0),
         }
     }
@@ -97,7 +94,7 @@ impl Door {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     pause = BACK_OFF.0;
-                    let Some(place) = self.place(peer) else { continue };
+                    let Some(place) = self.place(peer, false) else { continue };
                     let greeting = Greeting::new(admission.clone(), self.transports.clone());
                     greetings.spawn(self.clone().greet(stream, peer, greeting, Vec::new(), place));
                 }
@@ -123,7 +120,7 @@ impl Door {
 
     /// Takes over what somebody else has made a WebSocket, with the bytes that have come within it.
     pub async fn admit_websocket(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, bytes: &[u8]) {
-        let Some(place) = self.place(peer) else { return };
+        let Some(place) = self.place(peer, false) else { return };
         let nothing = Protocols::default();
         let admission = Arc::new(Admission { in_clear: nothing, in_tls: nothing, tls: None });
         let greeting = Greeting::within_websocket(admission, self.transports.clone());
@@ -132,26 +129,23 @@ impl Door {
 
     /// Takes over a connection of the process itself, which speaks MQTT.
     pub async fn admit_mqtt(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let Some(place) = self.place(peer) else { return };
+        let Some(place) = self.place(peer, true) else { return };
         let in_clear = Protocols { mqtt: true, ..Protocols::default() };
         let admission = Arc::new(Admission { in_clear, in_tls: Protocols::default(), tls: None });
         let greeting = Greeting::new(admission, self.transports.clone());
-        let place = Place { is_own: true, ..place };
         self.greet(stream, peer, greeting, Vec::new(), place).await;
     }
 
     /// Counts a connection, and gives it its place if there is one.
-    fn place(&self, peer: SocketAddr) -> Option<Place> {
+    fn place(&self, peer: SocketAddr, is_own: bool) -> Option<Place> {
         self.counters.accepted();
-        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
-            self.close(peer, EarlyClose::Full);
-            return None;
-        };
-        let Ok(waiting) = self.waiting.clone().try_acquire_owned() else {
-            self.close(peer, EarlyClose::TooManyWaiting);
-            return None;
-        };
-        Some(Place { slot, waiting, is_own: false })
+        match self.places.of_new(peer.ip(), is_own) {
+            Ok((slot, waiting)) => Some(Place { slot, waiting, handshake: None, is_own }),
+            Err(why) => {
+                self.close(peer, why);
+                None
+            }
+        }
     }
 
     fn close(&self, peer: SocketAddr, why: EarlyClose) {
@@ -166,20 +160,29 @@ impl Door {
         peer: SocketAddr,
         greeting: Greeting,
         mut bytes: Vec<u8>,
-        place: Place,
+        mut place: Place,
     ) {
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%peer, %error, "a socket option could not be set");
         }
         let deadline = Instant::now() + Duration::from_millis(self.limits.connect_timeout);
+        let places_until = deadline - Duration::from_millis(self.limits.connect_timeout / 2);
         if bytes.is_empty() {
             let read = timeout_at(deadline, read(&stream, &mut bytes)).await;
             if let Err(why) = read.unwrap_or(Err(EarlyClose::Timeout)) {
                 return self.close(peer, why);
             }
         }
+        if Greeting::begins_with_handshake(&bytes) {
+            // Until then it costs what was read first, and its socket.
+            match timeout_at(places_until, self.places.handshake()).await {
+                Ok(handshake) => place.handshake = handshake,
+                Err(_) => return self.close(peer, EarlyClose::TooManyHandshakes),
+            }
+        }
         let is_tls = Greeting::is_tls(&bytes);
-        let visit = Visit { stream, peer, greeting, bytes, reply: Vec::new() };
+        let (reply, places) = (Vec::new(), self.places.clone());
+        let visit = Visit { stream, peer, greeting, bytes, reply, places, large: None, places_until };
         let rest = self.clone().finish_greeting(visit, place, deadline);
         if is_tls {
             if Elsewhere(self.handshakes.spawn(rest)).panicked().await {
@@ -199,7 +202,8 @@ impl Door {
                 {
                     return self.close(visit.peer, why);
                 }
-                self.hand_over(visit.stream, visit.peer, first, place.slot);
+                let large = visit.large;
+                self.hand_over(visit.stream, visit.peer, first, place.slot, large);
             }
             Err(why) => {
                 self.close(visit.peer, why);
@@ -223,7 +227,14 @@ impl Door {
         }
     }
 
-    fn hand_over(&self, stream: TcpStream, peer: SocketAddr, first: First, slot: OwnedSemaphorePermit) {
+    fn hand_over(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        first: First,
+        slot: Slot,
+        large: Option<LargePlace>,
+    ) {
         let First { bytes, protocol, client_id, mut layers } = first;
         let shards = self.shards.len();
         let shard = match client_id {
@@ -233,7 +244,7 @@ impl Door {
         let Ok(stream) = stream.into_std() else { return self.close(peer, EarlyClose::Ended) };
         let kind = count_taken_over(&mut layers, &self.counters);
         let certificate = layers.as_ref().and_then(Layers::client_name);
-        let arrival = Arrival { stream, layers, certificate, bytes, protocol, slot };
+        let arrival = Arrival { stream, layers, certificate, bytes, protocol, slot, large };
         if self.shards[shard].arrivals.try_send(arrival).is_err() {
             tracing::warn!(%peer, shard, transport = kind.key(), "a shard takes no more connections for now; this one is closed");
             self.counters.handover_refused();
@@ -255,11 +266,12 @@ impl Drop for Waiting<'_> {
 
 /// What a connection holds of the bounds.
 struct Place {
-    /// Its place among all connections of the process.
-    slot: OwnedSemaphorePermit,
-    /// Its place among those without a first packet, to be freed with the greeting.
+    slot: Slot,
+    /// To be freed with the greeting.
     #[expect(dead_code, reason = "held, not read")]
-    waiting: OwnedSemaphorePermit,
+    waiting: WaitingPlace,
+    /// Likewise, where it begins with a handshake.
+    handshake: Option<OwnedSemaphorePermit>,
     /// It is the process's own.
     is_own: bool,
 }
@@ -288,12 +300,21 @@ struct Visit {
     bytes: Vec<u8>,
     /// What has yet to be written.
     reply: Vec<u8>,
+    places: Arc<Places>,
+    /// The place of its first packet, once that is large.
+    large: Option<LargePlace>,
+    /// Until when it may wait for a place, which leaves as much time again for what it is for.
+    places_until: Instant,
 }
 
 impl Visit {
     /// The connection's beginning.
     async fn first(&mut self, limits: &Limits) -> Result<First, EarlyClose> {
         loop {
+            if self.greeting.taken() + self.bytes.len() > LARGE && self.large.is_none() {
+                let place = timeout_at(self.places_until, self.places.large(self.peer.ip())).await;
+                self.large = Some(place.unwrap_or(Err(EarlyClose::TooManyLarge))?);
+            }
             let progress = self.greeting.handle_bytes(&self.bytes, limits, &mut self.reply)?;
             if !self.reply.is_empty() {
                 self.stream.write_all(&self.reply).await.map_err(|_| EarlyClose::Ended)?;

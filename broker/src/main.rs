@@ -21,6 +21,7 @@ mod handshake_thread;
 mod limits;
 mod listener;
 mod metrics;
+mod places;
 mod rules_command;
 mod rules_reload;
 mod send;

@@ -46,6 +46,12 @@ early_closes! {
     Full = "full";
     /// Too many others have not sent their first packet.
     TooManyWaiting = "too_many_waiting";
+    /// As many connections as there may be of its address are open, or haven't sent their first packet.
+    TooManyOfAddress = "too_many_of_address";
+    /// Too many others were in the midst of TLS or HTTP, until it was too late.
+    TooManyHandshakes = "too_many_handshakes";
+    /// Too many others held a large first packet, until it was too late.
+    TooManyLarge = "too_many_large";
     /// It took too long.
     Timeout = "timeout";
     /// None of the protocols, or one that may not be within the other.

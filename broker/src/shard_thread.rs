@@ -20,9 +20,9 @@ use bugle_core::model::{Instant, ModerationRequest, Reason, Refusal};
 use bugle_core::rules::Rules;
 use bugle_core::session::Protocol;
 use bugle_core::store::{BatchNumber, Restored, StoreEvent, WallTime};
-use slotmap::SecondaryMap;
+use slotmap::{SecondaryMap, SparseSecondaryMap};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::{sleep_until, timeout, timeout_at};
 
@@ -30,6 +30,7 @@ use crate::authentication::Authenticator;
 use crate::connection::{self, Connection};
 use crate::fifo::{self, FifoEnds, Link, Put};
 use crate::metrics::ProcessCounters;
+use crate::places::{LargePlace, Slot};
 use crate::store::link::{self, StoreEnd, StoreLink};
 use crate::transport::Layers;
 
@@ -111,8 +112,10 @@ pub struct Arrival {
     pub bytes: Vec<u8>,
     /// What it speaks.
     pub protocol: Protocol,
-    /// Its place among all connections of the process.
-    pub slot: OwnedSemaphorePermit,
+    /// Its place among all connections.
+    pub slot: Slot,
+    /// The place of its first packet, if that is large.
+    pub large: Option<LargePlace>,
 }
 
 /// What the process asks of a shard.
@@ -246,6 +249,8 @@ fn fill_random(bytes: &mut [u8]) {
 pub struct ShardHost {
     shard: RefCell<Shard>,
     connections: RefCell<SecondaryMap<ConnectionKey, Rc<Connection>>>,
+    /// The places of large first packets whose clients aren't in: their wills, and their credentials, are still held.
+    large: RefCell<SparseSecondaryMap<ConnectionKey, LargePlace>>,
     /// Tasks of connections, those that linger included.
     tasks: Cell<usize>,
     read_buffer: RefCell<Box<[u8]>>,
@@ -281,6 +286,7 @@ impl ShardHost {
         Self {
             shard: RefCell::new(shard),
             connections: RefCell::new(SecondaryMap::new()),
+            large: RefCell::default(),
             now: Cell::new(clock.now()),
             tasks: Cell::new(0),
             read_buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
@@ -312,7 +318,17 @@ impl ShardHost {
         if let (Some(wants), Some(connection)) = (wants, self.connection(key)) {
             connection.set_reads(wants);
         }
+        self.free_large(key);
         self.wake.notify_one();
+    }
+
+    /// Frees the place of a large first packet whose client is in.
+    fn free_large(&self, key: ConnectionKey) {
+        let mut large = self.large.borrow_mut();
+        // Nearly all the time there are none.
+        if !large.is_empty() && self.shard.borrow().is_let_in(key) {
+            large.remove(key);
+        }
     }
 
     /// Gives the shard what another one sent; what is left in the batch then is for the next turn.
@@ -394,6 +410,7 @@ impl ShardHost {
     /// The connection is no more. Without effect if that is known already.
     pub fn lose(&self, key: ConnectionKey) {
         let Some(connection) = self.connections.borrow_mut().remove(key) else { return };
+        self.large.borrow_mut().remove(key);
         self.tick();
         connection.end();
         self.caught("the end of a connection", |shard, now| shard.handle_closed(key, now));
@@ -447,8 +464,8 @@ impl ShardHost {
 
     /// Takes connections over.
     async fn take_arrivals(self: Rc<Self>, mut arriving: mpsc::Receiver<Arrival>) {
-        while let Some(Arrival { stream, layers, certificate, bytes, protocol, slot }) = arriving.recv().await
-        {
+        while let Some(arrival) = arriving.recv().await {
+            let Arrival { stream, layers, certificate, bytes, protocol, slot, large } = arrival;
             let stream = match TcpStream::from_std(stream) {
                 Ok(stream) => stream,
                 Err(error) => {
@@ -472,6 +489,9 @@ impl ShardHost {
             self.connections.borrow_mut().insert(key, connection.clone());
             self.tasks.set(self.tasks.get() + 1);
             spawn_local(connection::serve(self.clone(), connection.clone(), reader, slot));
+            if let Some(large) = large {
+                self.large.borrow_mut().insert(key, large);
+            }
             self.handle_bytes(key, &bytes);
             connection.close_if_over();
         }
@@ -530,6 +550,7 @@ impl ShardHost {
                 Control::Authenticated(key, judgement) => {
                     self.tick();
                     self.guarded(key, |shard, now| shard.handle_authenticated(key, judgement, now));
+                    self.free_large(key);
                     self.wake.notify_one();
                 }
                 Control::ShutDown => break,

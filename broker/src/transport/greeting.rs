@@ -99,6 +99,16 @@ impl Greeting {
         bytes.first() == Some(&TLS_HANDSHAKE)
     }
 
+    /// Whether one that begins with these bytes begins with a handshake: of TLS, or HTTP's for a WebSocket.
+    pub fn begins_with_handshake(bytes: &[u8]) -> bool {
+        Self::is_tls(bytes) || bytes.first().is_some_and(u8::is_ascii_uppercase)
+    }
+
+    /// How many bytes it has had, layers included; it holds no more.
+    pub fn taken(&self) -> usize {
+        self.raw
+    }
+
     /// Takes what the socket had, and appends what it is to get to `reply`. Gives the beginning once it is whole. After
     /// an error, which is counted where it has a counter of its own, the connection is to be closed.
     pub fn handle_bytes(

@@ -458,6 +458,11 @@ impl Shard {
         self.clients.get(key).is_some_and(|client| client.session.wants_bytes())
     }
 
+    /// Whether the connection's client has been let in.
+    pub fn is_let_in(&self, key: ConnectionKey) -> bool {
+        self.clients.get(key).is_some_and(|client| client.identity.is_some())
+    }
+
     /// The connection is gone: its peer or the network ended it, or [`Transmit::Close`] was carried out.
     pub fn handle_closed(&mut self, key: ConnectionKey, now: Instant) {
         if let Some(client) = self.clients.get_mut(key) {

@@ -14,11 +14,9 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const CREDENTIALS: &str = "rules_default = 'allow'\n[[credential]]\nid = 'lamp'\nsecret = 'open sesame'\n[[credential]]\nid = 'app'\nsecret = 'mellon'";
+use super::closed_early;
 
-fn closed_early(reason: &str) -> String {
-    format!("bugle_connections_closed_early_total{{reason=\"{reason}\"}}")
-}
+const CREDENTIALS: &str = "rules_default = 'allow'\n[[credential]]\nid = 'lamp'\nsecret = 'open sesame'\n[[credential]]\nid = 'app'\nsecret = 'mellon'";
 
 /// A beginning that goes on byte by byte for as long as it's let.
 async fn drip(gateway: &Gateway, first: &[u8]) -> Duration {

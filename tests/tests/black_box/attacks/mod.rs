@@ -7,9 +7,15 @@ use std::path::Path;
 
 mod admin_port;
 mod before_authentication;
+mod bounds;
 mod names;
 mod protocol;
 mod rights;
+
+/// The counter of connections that were closed before their first packet, for this reason.
+fn closed_early(reason: &str) -> String {
+    format!("bugle_connections_closed_early_total{{reason=\"{reason}\"}}")
+}
 
 /// How many attacks the table has at least.
 const AT_LEAST: usize = 60;
@@ -39,31 +45,42 @@ fn tests(folder: &Path, prefix: &str, found: &mut BTreeSet<String>) {
     }
 }
 
+/// A table of three columns in a section of docs/security.md: what, what stops or bounds it, and the tests that show it.
+fn table(section: &str) -> Vec<(String, Vec<String>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let document = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let text = document.split(&format!("\n## {section}\n")).nth(1).expect("the section is there");
+    let text = text.split("\n## ").next().unwrap();
+    let mut rows: Vec<(String, Vec<String>)> = Vec::new();
+    for line in text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---")).skip(1) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [what, by, shown_by] = cells[..] else { panic!("not three columns: {line}") };
+        assert!(!by.is_empty(), "by what? {line}");
+        assert!(rows.iter().all(|(other, _)| other != what), "twice in the table: {what}");
+        let tests: Vec<_> = shown_by.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        assert!(!tests.is_empty(), "no test shows it: {line}");
+        rows.push((what.to_owned(), tests));
+    }
+    rows
+}
+
 #[test]
-fn every_attack_in_the_table_has_its_test_and_every_test_here_its_attack() {
+fn every_attack_and_bound_in_the_tables_has_its_test_and_every_test_here_its_attack() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut there = BTreeSet::new();
     tests(&root.join("tests/tests/black_box"), "", &mut there);
-    let document = fs::read_to_string(root.join("docs/security.md")).unwrap();
-    let section = document.split("\n## Attacks that were tried\n").nth(1).expect("the section is there");
-    let section = section.split("\n## ").next().unwrap();
+    let (attacks, bounds) = (table("Attacks that were tried"), table("What a stranger may cost"));
+    assert!(attacks.len() >= AT_LEAST, "{} attacks in the table", attacks.len());
+    assert!(!bounds.is_empty());
     let mut named = BTreeSet::new();
-    let mut attacks = BTreeSet::new();
-    for line in section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---")).skip(1) {
-        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [attack, stopped_by, shown_by] = cells[..] else { panic!("not three columns: {line}") };
-        assert!(!stopped_by.is_empty(), "what stops it? {line}");
-        assert!(attacks.insert(attack), "twice in the table: {attack}");
-        let mut tests = shown_by.split('`').skip(1).step_by(2).peekable();
-        assert!(tests.peek().is_some(), "no test shows it: {line}");
+    for (what, tests) in attacks.into_iter().chain(bounds) {
         for test in tests {
-            assert!(there.contains(test), "there is no test {test}: {line}");
+            assert!(there.contains(&test), "there is no test {test}: {what}");
             named.insert(test);
         }
     }
-    assert!(attacks.len() >= AT_LEAST, "{} attacks in the table", attacks.len());
     let own =
         there.iter().filter(|test| test.starts_with("attacks::") && !test.starts_with("attacks::mod::"));
     let missing: Vec<_> = own.filter(|test| !named.contains(test.as_str())).collect();
-    assert!(missing.is_empty(), "not in the table: {missing:?}");
+    assert!(missing.is_empty(), "not in the tables: {missing:?}");
 }
