@@ -49,6 +49,26 @@ pub enum Command {
     /// Operators of the admin API and their tokens.
     #[command(subcommand)]
     Operator(OperatorCommand),
+    /// List the clients of a running gateway, or tell of one.
+    ///
+    /// Exit code: 0 done, 1 refused, 2 bad usage, 3 no connection. So have the other commands for operators.
+    Clients(ClientsOptions),
+    /// List the groups of a running gateway.
+    Groups(GroupsOptions),
+    /// List the members of a group, online or not.
+    Presence(PresenceOptions),
+    /// List the mutes and bans that are in force.
+    Moderations(GroupsOptions),
+    /// Have a client leave, which may come back.
+    Kick(ModerateOptions),
+    /// Let a client send nothing.
+    Mute(TimedOptions),
+    /// End a mute.
+    Unmute(ModerateOptions),
+    /// Have a client leave, which may not come back.
+    Ban(TimedOptions),
+    /// End a ban.
+    Unban(ModerateOptions),
     /// Back up the store of a gateway, or look whether a store is sound.
     ///
     /// Exit code: 0 done, or sound, 1 not sound, 2 bad usage or a file that can't be used.
@@ -163,6 +183,99 @@ pub struct OperatorAddOptions {
     pub replace: bool,
 }
 
+/// Which gateway, and as which operator.
+#[derive(Debug, Args)]
+pub struct AdminOptions {
+    /// Its admin port, as host:port, or with http:// or https:// before it [default: what --config says, else 127.0.0.1:8088].
+    #[arg(long, value_name = "ADDR", env = "BUGLE_ADMIN")]
+    pub admin: Option<String>,
+    /// A file with the operator's token [default: token_file in [admin_api] of --config].
+    #[arg(long, value_name = "FILE", env = "BUGLE_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The token itself, which is no option: others would see it in the list of processes.
+    #[arg(skip = std::env::var("BUGLE_TOKEN").ok())]
+    pub token: Option<String>,
+    /// The authority that signed the admin port's certificate, in PEM [default: those of the system].
+    #[arg(long, value_name = "FILE", env = "BUGLE_CA")]
+    pub ca: Option<PathBuf>,
+    /// The gateway's configuration, for what isn't given otherwise.
+    #[arg(long, value_name = "FILE", env = "BUGLE_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// Which clients.
+#[derive(Debug, Args)]
+pub struct ClientsOptions {
+    /// This one, with all that is known of it.
+    #[arg(value_name = "CLIENT_ID", conflicts_with = "prefix")]
+    pub client: Option<String>,
+    /// Those whose ids begin so.
+    #[arg(long, value_name = "TEXT")]
+    pub prefix: Option<String>,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    pub admin: AdminOptions,
+}
+
+/// A list without choices.
+#[derive(Debug, Args)]
+pub struct GroupsOptions {
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    pub admin: AdminOptions,
+}
+
+/// Whose members.
+#[derive(Debug, Args)]
+pub struct PresenceOptions {
+    /// The group.
+    #[arg(value_name = "GROUP")]
+    pub group: String,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    pub admin: AdminOptions,
+}
+
+/// Whom, and where.
+#[derive(Debug, Args)]
+pub struct ModerateOptions {
+    /// The client.
+    #[arg(value_name = "CLIENT_ID")]
+    pub client: String,
+    /// In this group [default: everywhere].
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// What the client is told.
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    pub admin: AdminOptions,
+}
+
+/// The same, for a time.
+#[derive(Debug, Args)]
+pub struct TimedOptions {
+    /// For so many seconds [default: for good].
+    #[arg(long = "for", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: Option<u32>,
+    /// Whom.
+    #[command(flatten)]
+    pub moderate: ModerateOptions,
+}
+
 /// What to do about a store.
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
@@ -198,6 +311,8 @@ pub enum RulesCommand {
     Explain(ExplainOptions),
     /// Run a table of expectations.
     Test(TestOptions),
+    /// Have a running gateway read its rules again, and hear how that went.
+    Reload(AdminOptions),
 }
 
 /// Which rules.

@@ -28,8 +28,8 @@ use crate::store::settings::{StoreSection, StoreSettings};
 use crate::transport::client_name::NamePlace;
 use crate::transport::tls::TlsFiles;
 use crate::transport::upgrade::Origins;
-pub use admin::AdminApi;
 use admin::AdminApiSection;
+pub use admin::{AdminApi, AdminPlace};
 use bridges::BridgeSection;
 pub use listeners::Listener;
 use listeners::{ListenerSection, TlsSection, WebSocketSection};
@@ -232,6 +232,17 @@ impl Config {
         let within =
             RulesPlace { path: path.to_owned(), is_config: true, authenticates: file.authenticates() };
         Ok(file.rules_place().unwrap_or(within))
+    }
+
+    /// Where the admin API of a gateway with this configuration is.
+    pub fn admin_place_of(path: &Path) -> Result<AdminPlace, ConfigError> {
+        let options = ServeOptions { config: Some(path.to_owned()), ..ServeOptions::default() };
+        let file = read(&options)?;
+        let address = (file.admin != NO_ADMIN).then(|| file.admin.clone());
+        Ok(match &file.admin_api {
+            Some(section) => section.place(address),
+            None => AdminPlace { address, ..AdminPlace::default() },
+        })
     }
 
     /// For a gateway within another program, on a free port, with nothing outside of it.

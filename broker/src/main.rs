@@ -21,6 +21,7 @@ mod handshake_thread;
 mod limits;
 mod listener;
 mod metrics;
+mod operate;
 mod places;
 mod rules_command;
 mod rules_reload;
@@ -36,10 +37,11 @@ use std::future::Future;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use bugle_core::model::ModerationAct;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Arguments, Command, DeviceCommand, OperatorCommand};
+use crate::cli::{Arguments, Command, DeviceCommand, OperatorCommand, TimedOptions};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -56,6 +58,19 @@ fn main() -> ExitCode {
         Command::Passwd(options) => authentication::command::passwd(&options),
         Command::Device(DeviceCommand::Add(options)) => authentication::command::device_add(&options),
         Command::Operator(OperatorCommand::Add(options)) => authentication::command::operator_add(&options),
+        Command::Clients(options) => block_on(operate::clients(&options)),
+        Command::Groups(options) => block_on(operate::groups(&options)),
+        Command::Presence(options) => block_on(operate::presence(&options)),
+        Command::Moderations(options) => block_on(operate::moderations(&options)),
+        Command::Kick(options) => block_on(operate::moderate(ModerationAct::Kick, &options, None)),
+        Command::Unmute(options) => block_on(operate::moderate(ModerationAct::Unmute, &options, None)),
+        Command::Unban(options) => block_on(operate::moderate(ModerationAct::Unban, &options, None)),
+        Command::Mute(TimedOptions { moderate, seconds }) => {
+            block_on(operate::moderate(ModerationAct::Mute, &moderate, seconds))
+        }
+        Command::Ban(TimedOptions { moderate, seconds }) => {
+            block_on(operate::moderate(ModerationAct::Ban, &moderate, seconds))
+        }
         Command::Store(command) => store::command::run(&command),
         Command::Rules(command) => rules_command::run(&command),
         Command::Bench(command) => bench::run(&command),

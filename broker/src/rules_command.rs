@@ -22,6 +22,7 @@ pub fn run(command: &RulesCommand) -> ExitCode {
     let result = match command {
         RulesCommand::Explain(options) => explain(options),
         RulesCommand::Test(options) => test(options),
+        RulesCommand::Reload(options) => return crate::block_on(crate::operate::reload_rules(options)),
     };
     result.unwrap_or_else(|error| {
         eprintln!("bugle rules: {error}");

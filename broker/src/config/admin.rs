@@ -17,6 +17,11 @@ pub struct AdminApiSection {
     operators: PathBuf,
     #[serde(default = "default_rate")]
     requests_per_second: u32,
+    /// For the commands on this machine alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     tls: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -38,11 +43,29 @@ pub struct AdminApi {
     pub is_tls: bool,
 }
 
+/// Where the admin API is, and what it takes to use it, for the commands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminPlace {
+    /// The address of the admin port.
+    pub address: Option<String>,
+    /// It speaks TLS.
+    pub is_tls: bool,
+    /// A file with an operator's token.
+    pub token_file: Option<PathBuf>,
+    /// Who signed its certificate.
+    pub ca: Option<PathBuf>,
+}
+
 impl AdminApiSection {
+    /// With an admin port at this address.
+    pub fn place(&self, address: Option<String>) -> AdminPlace {
+        AdminPlace { address, is_tls: self.tls, token_file: self.token_file.clone(), ca: self.ca.clone() }
+    }
+
     /// For an admin port at this address. `has_tls` says whether there are certificates.
     pub fn checked(&self, admin: Option<SocketAddr>, has_tls: bool) -> Result<AdminApi, ConfigError> {
         let invalid = |text: String| Err(ConfigError::Invalid(text));
-        let Self { operators, requests_per_second, tls, allow_clear_text } = self.clone();
+        let Self { operators, requests_per_second, tls, allow_clear_text, .. } = self.clone();
         let Some(admin) = admin else {
             return invalid(
                 "[admin_api] is on the admin port, and admin = \"none\": take one of them out".to_owned(),

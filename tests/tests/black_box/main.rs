@@ -19,6 +19,7 @@ mod framing_client;
 mod mosquitto;
 mod mqtt_refusals;
 mod mqtt_standard;
+mod operate;
 mod operator;
 mod overload;
 mod passwords;
