@@ -39,6 +39,11 @@ pub enum Command {
     Watch(WatchOptions),
     /// Show the four modes and the refusals, on a gateway of its own.
     Demo,
+    /// Make a folder with all that a gateway needs to be safe: certificates, an operator, a user, a device, rules, and a
+    /// configuration that runs as it is.
+    ///
+    /// Nothing that is there is overwritten.
+    Init(InitOptions),
     /// Set a user's password in a password file, which is made if it isn't there.
     ///
     /// The password is asked for, or read from standard input. A gateway that uses the file takes it a second later.
@@ -113,6 +118,45 @@ pub struct ServeOptions {
     /// Print the configuration that holds, without secrets, and end.
     #[arg(long)]
     pub print_config: bool,
+}
+
+/// What to make.
+#[derive(Debug, Args)]
+pub struct InitOptions {
+    /// The folder; made if it isn't there.
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// A name or address by which clients will know the gateway; may be repeated. This machine's own come by themselves.
+    #[arg(long = "name", value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Where clients connect, within TLS.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8883")]
+    pub listen: String,
+    /// Where this machine's own connect, in the clear.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1883")]
+    pub local: String,
+    /// Where the admin API is.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8088")]
+    pub admin: String,
+    /// The client id of the first device.
+    #[arg(long, value_name = "ID", default_value = "device-1")]
+    pub device: String,
+    /// Make a new certificate for the gateway, by the authority that is in the folder, in the place of the old one.
+    #[arg(long, conflicts_with_all = ["listen", "local", "admin", "device"])]
+    pub renew: bool,
+}
+
+impl InitOptions {
+    /// The port where clients connect within TLS; an error if `--listen`, `--local` or `--admin` is no address.
+    pub fn port(&self) -> Result<u16, String> {
+        for (option, text) in [("--listen", &self.listen), ("--local", &self.local), ("--admin", &self.admin)]
+        {
+            if text.parse::<std::net::SocketAddr>().is_err() {
+                return Err(format!("{option} {text} is no address with a port, as 0.0.0.0:8883"));
+            }
+        }
+        Ok(self.listen.parse::<std::net::SocketAddr>().map_or(0, |address| address.port()))
+    }
 }
 
 /// Whose password.

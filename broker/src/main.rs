@@ -18,6 +18,7 @@ mod demo;
 mod fifo;
 mod file_watch;
 mod handshake_thread;
+mod init;
 mod limits;
 mod listener;
 mod metrics;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Command::Send(options) => block_on(send::run(&options)),
         Command::Watch(options) => block_on(watch::run(&options)),
         Command::Demo => block_on(demo::run()),
+        Command::Init(options) => init::run(&options),
         Command::Passwd(options) => authentication::command::passwd(&options),
         Command::Device(DeviceCommand::Add(options)) => authentication::command::device_add(&options),
         Command::Operator(OperatorCommand::Add(options)) => authentication::command::operator_add(&options),

@@ -16,6 +16,7 @@ mod device_tls;
 mod differential;
 mod examples;
 mod framing_client;
+mod init;
 mod mosquitto;
 mod mqtt_refusals;
 mod mqtt_standard;
