@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bugle_core::hub::ShardConfig;
+use bugle_core::hub::{ShardConfig, UserConnections};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -188,6 +188,7 @@ impl Gateway {
             Some((store, ends)) => (Some(store), ends.into_iter()),
             None => (None, Vec::new().into_iter()),
         };
+        let users = Arc::new(UserConnections::default());
         let mut shards = Vec::new();
         for (index, ends) in connect_shards(config.shards).into_iter().enumerate() {
             let shard = ShardConfig {
@@ -197,6 +198,7 @@ impl Gateway {
                 prefix: config.prefix.clone(),
                 rules: config.rules.clone(),
                 credentials: config.credentials.clone(),
+                users: users.clone(),
                 durable: store.is_some(),
                 wall_at_start: clock.wall_at_start(),
             };

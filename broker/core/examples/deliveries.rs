@@ -7,7 +7,9 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use bugle_core::hub::{ConnectionKey, Credentials, PeerBatch, Shard, ShardConfig, Transmit, owner};
+use bugle_core::hub::{
+    ConnectionKey, Credentials, PeerBatch, Shard, ShardConfig, Transmit, UserConnections, owner,
+};
 use bugle_core::model::{Instant, Limits};
 use bugle_core::rules::{Rules, RulesSource};
 use bugle_core::session::Protocol;
@@ -222,6 +224,7 @@ impl Gateway {
     fn new(case: &Case) -> Self {
         let limits = Limits { rate: 1_000_000, ..Limits::default() };
         let (limits, rules) = (Arc::new(limits), Arc::new(case.rules()));
+        let users = Arc::new(UserConnections::default());
         let shard = |index| {
             let config = ShardConfig {
                 index,
@@ -230,6 +233,7 @@ impl Gateway {
                 prefix: "sig".into(),
                 rules: rules.clone(),
                 credentials: Arc::new(Credentials::default()),
+                users: users.clone(),
                 durable: false,
                 wall_at_start: WallTime::default(),
             };

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bugle_core::hub::{ConnectionKey, Credentials, Shard, ShardConfig, Transmit, owner};
+use bugle_core::hub::{ConnectionKey, Credentials, Shard, ShardConfig, Transmit, UserConnections, owner};
 use bugle_core::model::{Instant, Limits};
 use bugle_core::rules::Rules;
 use bugle_core::session::Protocol;
@@ -92,6 +92,7 @@ struct Gateway<'a> {
 impl<'a> Gateway<'a> {
     fn new(lamp: Session<'a>, panel: Session<'a>, model: &'a mut dyn Stranger) -> Self {
         let limits = Arc::new(Limits::default());
+        let users = Arc::new(UserConnections::default());
         let shard = |index| {
             let config = ShardConfig {
                 index,
@@ -100,6 +101,7 @@ impl<'a> Gateway<'a> {
                 prefix: "sig".into(),
                 rules: Arc::new(Rules::open()),
                 credentials: Arc::new(Credentials::open()),
+                users: users.clone(),
                 durable: false,
                 wall_at_start: WallTime::default(),
             };

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bugle_core::hub::{Credentials, Shard, ShardConfig, Transmit};
+use bugle_core::hub::{Credentials, Shard, ShardConfig, Transmit, UserConnections};
 use bugle_core::model::{Instant, Limits};
 use bugle_core::mqtt::QoS;
 use bugle_core::rules::Rules;
@@ -84,6 +84,7 @@ struct Parties<'a> {
 impl<'a> Parties<'a> {
     fn new(count: u16, model: &'a mut dyn Stranger) -> Self {
         let limits = Arc::new(Limits { session_expiry_max: SESSION, ..Limits::default() });
+        let users = Arc::new(UserConnections::default());
         let shard = |index| {
             let config = ShardConfig {
                 index,
@@ -92,6 +93,7 @@ impl<'a> Parties<'a> {
                 prefix: "sig".into(),
                 rules: Arc::new(Rules::open()),
                 credentials: Arc::new(Credentials::open()),
+                users: users.clone(),
                 durable: false,
                 wall_at_start: WallTime::default(),
             };

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bugle_core::hub::{Credentials, PeerBatch, Shard, ShardConfig};
+use bugle_core::hub::{Credentials, PeerBatch, Shard, ShardConfig, UserConnections};
 use bugle_core::model::{Instant, Limits};
 use bugle_core::rules::Rules;
 use bugle_core::store::WallTime;
@@ -52,6 +52,7 @@ impl Gateway {
     pub fn new(setup: &Setup, started: u64, random: &mut Random) -> Self {
         let limits = setup.limits.clone();
         let credentials = Arc::new(Credentials::open());
+        let users = Arc::new(UserConnections::default());
         let shards = (0..setup.shards).map(|index| {
             let mut random = Random(random.next());
             let config = ShardConfig {
@@ -61,6 +62,7 @@ impl Gateway {
                 prefix: "sig".into(),
                 rules: setup.rules.clone(),
                 credentials: credentials.clone(),
+                users: users.clone(),
                 durable: setup.durable_since.is_some(),
                 wall_at_start: setup.durable_since.unwrap_or_default(),
             };

@@ -52,6 +52,7 @@ impl Shard {
             return;
         }
         self.counters.clients -= 1;
+        client.user_place = None;
         // A device's is kept to be resumed, or for the session of another protocol that it goes on with.
         let is_over = client.session.protocol() == Protocol::Device
             && !client.foreign

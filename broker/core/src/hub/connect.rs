@@ -125,6 +125,11 @@ impl Shard {
             return self.refuse_connect(key, Refusal::new(Reason::NotAuthorized, text), now);
         }
         let limits = self.limits_of(who.actor());
+        let user_place =
+            match self.user_place(&who.identity, who.principal.as_deref(), limits.connections_per_user) {
+                Ok(place) => place,
+                Err(refusal) => return self.refuse_connect(key, refusal, now),
+            };
         let Who { identity, principal, .. } = who;
         if let Err(reason) = self.backbone.claim_session(identity.as_str()) {
             let refusal = Refusal::new(reason, "this client's session is owned elsewhere");
@@ -143,6 +148,7 @@ impl Shard {
         }
         client.client_id = identity.client_id();
         client.principal = principal;
+        client.user_place = user_place;
         client.limits = limits;
         client.identity = Some(identity.clone());
         client.will = request.will;

@@ -40,6 +40,7 @@ mod stored;
 mod subscribe;
 mod timers;
 pub mod topic_tree;
+mod user_connections;
 mod watched;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -56,6 +57,7 @@ pub use listing::{ClientDetails, ClientSummary, GroupSummary};
 pub use parts::AwaitedPublish;
 pub use presence::PresenceChange;
 pub use scram::SCRAM_SHA_256;
+pub use user_connections::UserConnections;
 
 use crate::backbone::{Backbone, Copied, Fifos, PeerMessage, ShardIndex};
 use crate::model::{
@@ -88,6 +90,7 @@ use stored::StoredSends;
 use subscribe::{LocalInterest, PendingSubscribe};
 use timers::{Timer, Timers};
 use topic_tree::TopicTree;
+use user_connections::UserPlace;
 use watched::Watched;
 
 slotmap::new_key_type! {
@@ -127,6 +130,8 @@ pub struct ShardConfig {
     pub rules: Arc<Rules>,
     /// Who can prove to be whom.
     pub credentials: Arc<Credentials>,
+    /// How many connections each user has; the same for all shards.
+    pub users: Arc<UserConnections>,
     /// There is a durable store: what lasts goes there by [`Shard::poll_store`].
     pub durable: bool,
     /// The wall clock at the gateway's moment 0, in which the store has its deadlines.
@@ -160,6 +165,8 @@ struct Client {
     client_id: Option<ClientId>,
     /// What it has proved to be; none: nothing. Until it is let in, what its certificate says.
     principal: Option<Arc<Principal>>,
+    /// Its place among its user's connections, while it is one.
+    user_place: Option<Box<UserPlace>>,
     /// Its role's limits, or those of all.
     limits: Arc<Limits>,
     /// Boxed, since nearly all the time there is none.
@@ -261,6 +268,7 @@ impl Client {
             identity: None,
             client_id: None,
             principal: None,
+            user_place: None,
             limits,
             exchange: None,
             mailbox: Mailbox::default(),
@@ -301,6 +309,7 @@ pub struct Shard {
     /// The limits of their roles that clients have, by the role's place.
     allowances: Map<usize, Arc<Limits>>,
     credentials: Arc<Credentials>,
+    users: Arc<UserConnections>,
     /// Connections whose credential was wrong, until the process has heard of it; at most one for each connection.
     failed: VecDeque<ConnectionKey>,
     /// Credentials that the process has yet to be asked about; at most one for each connection.
@@ -380,6 +389,7 @@ impl Shard {
             judging: None,
             allowances: Map::default(),
             credentials: config.credentials,
+            users: config.users,
             asked: VecDeque::new(),
             failed: VecDeque::new(),
             backbone: Fifos::new(config.index, config.shards, limits.fifo_envelopes),

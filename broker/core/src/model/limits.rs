@@ -91,6 +91,8 @@ pub struct Limits {
     pub presence_at_once: usize,
     /// Mutes and bans in force on one shard (S14).
     pub moderations_per_shard: usize,
+    /// Connections of one user, as all of his clients.
+    pub connections_per_user: u32,
     /// Connections of one address; of IPv6, of one /64 network. For the process.
     pub connections_per_address: u32,
     /// Whether this machine's own addresses are bounded, too. For the process.
@@ -136,6 +138,7 @@ impl Default for Limits {
             max_mqtt_client_id: 256,
             presence_at_once: 50,
             moderations_per_shard: 10_000,
+            connections_per_user: u32::MAX,
             connections_per_address: 1000,
             limit_loopback: false,
             clients_per_shard: 100_000,

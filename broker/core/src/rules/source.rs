@@ -78,6 +78,9 @@ pub struct RoleLimits {
     /// Bytes of a signal's payload, at most 8192 (S6).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload_bytes: Option<usize>,
+    /// Connections that one of its users may have, as all of his clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
     /// Groups that it may be in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups: Option<usize>,
@@ -101,6 +104,7 @@ impl RoleLimits {
             urgent_rate: self.urgent_signals_per_second.unwrap_or(all.urgent_rate),
             signal_list: self.list_entries.unwrap_or(all.signal_list),
             signal_payload: self.payload_bytes.unwrap_or(all.signal_payload),
+            connections_per_user: self.connections.unwrap_or(all.connections_per_user),
             groups_per_client: self.groups.unwrap_or(all.groups_per_client),
             filters_per_client: self.subscriptions.unwrap_or(all.filters_per_client),
             offline_messages: self.stored_messages.unwrap_or(all.offline_messages),
@@ -123,6 +127,7 @@ impl RoleLimits {
         rate("urgent_signals_per_second", self.urgent_signals_per_second)?;
         most("list_entries", self.list_entries, bugle_protocol::MAX_LIST)?;
         most("payload_bytes", self.payload_bytes, bugle_protocol::MAX_PAYLOAD)?;
+        rate("connections", self.connections)?;
         most("groups", self.groups, 1_000_000)?;
         most("subscriptions", self.subscriptions, 1_000_000)?;
         most("stored_messages", self.stored_messages, 10_000_000)

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bugle_core::hub::{
     AuthenticationRequest, ConnectionKey, Credentials, Judgement, PeerBatch, SecretEntry, Shard, ShardConfig,
-    Transmit, owner,
+    Transmit, UserConnections, owner,
 };
 use bugle_core::model::{Instant, Limits, Reason};
 use bugle_core::rules::{Rules, RulesSource};
@@ -282,6 +282,7 @@ fn shards(setup: &Setup, wall_at_start: WallTime) -> Vec<Shard> {
     });
     let credentials = Credentials::from_entries(entries.chain(setup.users.iter().cloned()));
     let credentials = Arc::new(if setup.asks { credentials.and_ask() } else { credentials });
+    let users = Arc::new(UserConnections::default());
     let shards = (0..setup.shards).map(|index| {
         let mut random = Random(setup.seed.unwrap_or(0) ^ u64::from(index) << 32);
         let config = ShardConfig {
@@ -291,6 +292,7 @@ fn shards(setup: &Setup, wall_at_start: WallTime) -> Vec<Shard> {
             prefix: "sig".into(),
             rules: rules.clone(),
             credentials: credentials.clone(),
+            users: users.clone(),
             durable: setup.durable,
             wall_at_start,
         };

@@ -229,3 +229,45 @@ async fn only_so_many_connections_of_an_address_wait_for_their_failures() {
     };
     assert_eq!(app.publish("home/x", "in").await.reason, "Success");
 }
+
+#[tokio::test]
+async fn a_user_has_as_many_connections_as_his_role_lets_him() {
+    let lines = "rules_default = 'allow'\n\
+        [[credential]]\nid = 'anna'\nsecret = 'b'\nclients = ['anna-*']\nroles = ['guest']\n\
+        [[credential]]\nid = 'bob'\nsecret = 'b'\nclients = ['bob-*']\n\
+        [[role]]\nname = 'guest'\nlimits = { connections = 3 }\n";
+    let gateway = Setup::shards(4).config(lines).start().await;
+    let come = async |user: &str, client: &str| {
+        let flags = vec![5, 0xC2, 0, 0, 0];
+        let body = [raw_text("MQTT"), flags, raw_text(client), raw_text(user), raw_text("b")].concat();
+        let mut client = RawClient::open(&gateway, &raw_packet(0x10, &[&body])).await;
+        let (kind, answer) = client.packet().await.unwrap();
+        assert_eq!(kind, 0x20);
+        (client, answer[1])
+    };
+    // Their client ids are owned by several shards.
+    let mut annas = Vec::new();
+    for index in 0..3 {
+        let (client, reason) = come("anna", &format!("anna-{index}")).await;
+        assert_eq!(reason, 0);
+        annas.push(client);
+    }
+    for index in 3..8 {
+        assert_eq!(come("anna", &format!("anna-{index}")).await.1, 0x97);
+    }
+    // One that is connected is taken over all the same.
+    let (again, reason) = come("anna", "anna-1").await;
+    assert_eq!(reason, 0);
+    annas[1].rest().await;
+    let mut bobs = Vec::new();
+    for index in 0..8 {
+        let (client, reason) = come("bob", &format!("bob-{index}")).await;
+        assert_eq!(reason, 0);
+        bobs.push(client);
+    }
+    // Who goes leaves his place to another.
+    drop(annas.remove(0));
+    gateway.wait_metric("bugle_clients", |count| count == 2 + 8).await;
+    assert_eq!(come("anna", "anna-9").await.1, 0);
+    drop(again);
+}
