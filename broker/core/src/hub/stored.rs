@@ -16,9 +16,10 @@ use super::timers::Timer;
 use super::{ConnectionKey, Shard};
 use crate::backbone::{AcceptedSignal, Backbone, PeerMessage, owner};
 use crate::model::{
-    ClientId, Delivery, Identity, Instant, Map, MessageId, Reason, ReceiptCounts, ReceiptMode, ReceiptReport,
-    Reception, Refusal, Reply, RequestId, Signal, Status, Target,
+    ClientId, Delivery, Identity, Instant, Limits, Map, MessageId, Reason, ReceiptCounts, ReceiptMode,
+    ReceiptReport, Reception, Refusal, Reply, RequestId, Signal, Status, Target,
 };
+use crate::rules::Actor;
 use crate::session::Protocol;
 use crate::store::{RecordKind, StoreOperation};
 
@@ -142,7 +143,12 @@ impl Shard {
         let identity = Identity::from(id.clone());
         let queue = self.queues.ensure(&identity);
         let bytes = delivery.size();
-        if !self.has_room_for_signal(queue, bytes) {
+        let limits = match known.and_then(|key| self.clients.get(key)) {
+            Some(client) => client.limits.clone(),
+            // Of one that was never here the id alone is known.
+            None => self.limits_of(Actor::anonymous(id.as_str())),
+        };
+        if !self.has_room_for_signal(queue, bytes, &limits) {
             self.note_end(tracker, id, Status::Overflow);
             self.drop_queue(queue);
             return true;
@@ -168,11 +174,11 @@ impl Shard {
         true
     }
 
-    fn has_room_for_signal(&self, queue: DefaultKey, bytes: usize) -> bool {
-        let limits = &self.limits;
+    /// `limits` are the recipient's.
+    fn has_room_for_signal(&self, queue: DefaultKey, bytes: usize, limits: &Limits) -> bool {
         let shards = usize::from(self.backbone.shards().max(1));
         let (messages, max_bytes) = (limits.stored_per_client, limits.stored_bytes_per_client);
-        let (in_all, bytes_in_all) = (limits.stored_signals / shards, limits.stored_bytes / shards);
+        let (in_all, bytes_in_all) = (self.limits.stored_signals / shards, self.limits.stored_bytes / shards);
         self.check_store().is_ok()
             && self
                 .queues

@@ -87,7 +87,7 @@ pub struct RoleLimits {
     /// Topic filters that it may have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscriptions: Option<usize>,
-    /// Messages kept for it while it is away.
+    /// Messages, and signals with `store`, kept for it while it is away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored_messages: Option<usize>,
 }
@@ -107,6 +107,7 @@ impl RoleLimits {
             connections_per_user: self.connections.unwrap_or(all.connections_per_user),
             groups_per_client: self.groups.unwrap_or(all.groups_per_client),
             filters_per_client: self.subscriptions.unwrap_or(all.filters_per_client),
+            stored_per_client: self.stored_messages.unwrap_or(all.stored_per_client),
             offline_messages: self.stored_messages.unwrap_or(all.offline_messages),
             ..all.clone()
         }

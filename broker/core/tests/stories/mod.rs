@@ -57,6 +57,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("S8 a receipt whose sender is away waits for its session", stored::s8_sender_away),
     ("S10 what is kept has an end", stored::s10_ttl),
     ("S10 and bounds", stored::s10_bounds),
+    ("S10 and bounds of a role", stored::s10_role_bounds),
     ("S10 lists and rules apply again", stored::s10_rules_again),
     ("S10 the order is that of sending, whatever was kept", stored::s10_order),
     ("S10 what wasn't acknowledged when the link was lost comes again", stored::s10_link_lost),

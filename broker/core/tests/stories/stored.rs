@@ -137,6 +137,30 @@ pub fn s10_bounds(run: Run) {
     assert_eq!(receipt(&mut stage, app, true), "r1=QUEUED");
 }
 
+/// A role's bound holds for what is stored for its clients, known ones and others.
+pub fn s10_role_bounds(run: Run) {
+    let json = PROVISIONED.replacen(
+        '{',
+        r#"{"role": [{"name": "small", "clients": ["r1"], "limits": {"stored_messages": 2}}],"#,
+        1,
+    );
+    let mut stage = Stage::new(run, |setup| (setup.durable, setup.rules) = (true, rules(&json)));
+    let app = stage.app();
+    for known in [false, true] {
+        for payload in numbers(0..2) {
+            stage.accepted(app, "c/r1?store=1&ttl=60000", &payload);
+        }
+        stage.accepted(app, "c/r1?store=1&receipt=each&ttl=60000", "full");
+        assert_eq!(receipt(&mut stage, app, false), "r1=OVERFLOW", "known: {known}");
+        for _ in 0..3 {
+            stage.accepted(app, "c/r2?store=1&ttl=60000", "another has room");
+        }
+        let r1 = stage.stranger("r1");
+        assert_eq!(stage.gateway.texts(r1), numbers(0..2));
+        stage.gateway.lose(r1);
+    }
+}
+
 pub fn s10_rules_again(run: Run) {
     let mut stage = stage(run);
     let app = stage.app();
