@@ -18,8 +18,8 @@ use crate::state::Shared;
 ///
 /// Its `async` methods wait for a connection, for room and for the gateway's answer without a limit of their
 /// own, other than that a gateway that doesn't answer loses the connection. For a limit, `select` them with a
-/// timer; each says what dropping it means. Where more than eight tasks wait for room, or more than four to
-/// receive, they wait by polling.
+/// timer; each says what dropping it means. Where more than 15 tasks wait at a time, they
+/// wait by polling.
 pub struct Client<'a, M: RawMutex> {
     shared: &'a Shared<'a, M>,
 }
@@ -155,7 +155,7 @@ impl<'a, M: RawMutex> Client<'a, M> {
                 self.shared.with(|session, now| match session.lend(now) {
                     Some(lent) => Poll::Ready(lent),
                     None => {
-                        session.register_taker(context.waker());
+                        session.register(context.waker());
                         Poll::Pending
                     }
                 })
@@ -179,7 +179,7 @@ impl<'a, M: RawMutex> Client<'a, M> {
             self.shared.with(|session, _| match session.poll_event() {
                 Some(event) => Poll::Ready(event),
                 None => {
-                    session.register_taker(context.waker());
+                    session.register(context.waker());
                     Poll::Pending
                 }
             })
@@ -219,7 +219,7 @@ impl<'a, M: RawMutex> Client<'a, M> {
                 Connection::Online => Poll::Ready(Ok(())),
                 Connection::Stopped(cause) => Poll::Ready(Err(cause)),
                 Connection::Offline(_) | Connection::Restoring => {
-                    session.register_taker(context.waker());
+                    session.register(context.waker());
                     Poll::Pending
                 }
             })
@@ -280,7 +280,7 @@ impl<M: RawMutex> Sending<'_, M> {
                 let acceptance = session.poll_acceptance(slot);
                 acceptance.map_or_else(
                     || {
-                        session.register_outcome(slot, context.waker());
+                        session.register(context.waker());
                         Poll::Pending
                     },
                     Poll::Ready,
@@ -302,7 +302,7 @@ impl<M: RawMutex> Sending<'_, M> {
                     let entry = session.poll_receipt_entry(slot);
                     let receipt = if entry.is_none() { session.poll_receipt(slot) } else { None };
                     if entry.is_none() && receipt.is_none() {
-                        session.register_outcome(slot, context.waker());
+                        session.register(context.waker());
                         return Poll::Pending;
                     }
                     Poll::Ready((entry, receipt))

@@ -56,6 +56,8 @@ use crate::signal::{Accepted, Connection, Counters, Disconnect, Event, Receipt, 
 pub const CHUNK: usize = 512;
 
 const EVENTS: usize = 8;
+/// Tasks that are woken; more than these wait by polling.
+const WAITING: usize = 16;
 
 /// The memory of a session, sized by the application.
 #[derive(Debug)]
@@ -169,15 +171,12 @@ pub struct Session<'a> {
     announced: AnnouncedNames<'a>,
     interests: Interests<'a>,
     clock: GatewayClock,
-    runner: Option<Waker>,
     counters: Counters,
     config: Config<'a>,
     proof: [u8; PROOF],
     events: Deque<Event, EVENTS>,
-    /// Those who wait for room, or for the connection.
-    senders: MultiWakerRegistration<8>,
-    /// Those who wait for deliveries, for events, or for the connection.
-    takers: MultiWakerRegistration<4>,
+    /// All who wait for anything: there are few, and to look in vain costs less than to tell them apart.
+    waiting: MultiWakerRegistration<WAITING>,
 }
 
 impl<'a> Session<'a> {
@@ -214,9 +213,7 @@ impl<'a> Session<'a> {
             stopped: None,
             events: Deque::new(),
             counters: Counters::default(),
-            senders: MultiWakerRegistration::new(),
-            takers: MultiWakerRegistration::new(),
-            runner: None,
+            waiting: MultiWakerRegistration::new(),
             has_news_for_runner: false,
         };
         let receive_buffer = session.receive_room();
@@ -272,7 +269,7 @@ impl<'a> Session<'a> {
         }
         // There is room now.
         let _ = self.events.push_back(event);
-        self.takers.wake();
+        self.wake();
     }
 
     /// Whether the frame of this slot was taken; `None` while that is open.
@@ -293,15 +290,18 @@ impl<'a> Session<'a> {
     /// Nobody waits for this slot's outcome any longer.
     pub fn release(&mut self, slot: u8) {
         self.outcomes.release(slot);
-        self.senders.wake();
+        self.wake();
     }
 
-    pub(crate) fn register_outcome(&mut self, slot: u8, waker: &Waker) {
-        self.outcomes.register(slot, waker);
+    /// Wakes this one when anything happens.
+    #[inline(never)]
+    pub(crate) fn register(&mut self, waker: &Waker) {
+        self.waiting.register(waker);
     }
 
-    pub(crate) fn register_taker(&mut self, waker: &Waker) {
-        self.takers.register(waker);
+    #[inline(never)]
+    fn wake(&mut self) {
+        self.waiting.wake();
     }
 
     /// Whether something happened that the runner must look at; if not, it is woken when it does.
@@ -309,15 +309,13 @@ impl<'a> Session<'a> {
         if core::mem::take(&mut self.has_news_for_runner) {
             return true;
         }
-        self.runner = Some(waker.clone());
+        self.register(waker);
         false
     }
 
     pub(crate) fn call_runner(&mut self) {
         self.has_news_for_runner = true;
-        if let Some(runner) = self.runner.take() {
-            runner.wake();
-        }
+        self.wake();
     }
 }
 

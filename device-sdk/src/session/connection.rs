@@ -56,7 +56,7 @@ impl<'a> Session<'a> {
             self.stopped = Some(cause);
         }
         self.tell(Event::Disconnected(cause));
-        self.senders.wake();
+        self.wake();
         cause
     }
 
@@ -75,7 +75,7 @@ impl<'a> Session<'a> {
             }
             None => self.on_return = OnReturn::Restart,
         }
-        self.senders.wake();
+        self.wake();
     }
 
     /// The gateway let the device in.
@@ -112,7 +112,7 @@ impl<'a> Session<'a> {
         (self.sync, self.sync_asked, self.owed_since, self.pong) = (Timer::OVER, None, now, None);
         self.counters.welcomes = self.counters.welcomes.wrapping_add(1);
         self.tell(Event::Connected { resumed: welcome.resumed });
-        self.senders.wake();
+        self.wake();
         Ok(())
     }
 
@@ -129,7 +129,6 @@ impl<'a> Session<'a> {
             Link::Down => {
                 self.stopped = Some(Disconnect::Stopped);
                 self.lose_session();
-                self.takers.wake();
                 self.call_runner();
             }
             // Before the hello a goodbye would make no sense to the gateway.
@@ -168,7 +167,9 @@ impl<'a> Session<'a> {
             Link::Down if self.resume_left(now) == 0 => self.lose_session(),
             _ => {}
         }
-        self.outcomes.handle_time(now);
+        if self.outcomes.handle_time(now) {
+            self.wake();
+        }
         self.clock.handle_time(now);
     }
 

@@ -13,7 +13,7 @@ use core::ops::Range;
 
 use bugle_protocol::{Kind, NameKind, NameRef};
 
-use super::names::{Announce, KnownNames, NameSlot};
+use super::names::{KnownNames, NameSlot};
 
 /// Stands for as many processed frames as its second byte says. No frame of this kind is ever kept.
 const DONE_MARK: u8 = 0;
@@ -79,7 +79,7 @@ pub(super) struct Inbox<'a> {
     pub(super) done: u32,
     /// The gateway's numbered frames that were looked at.
     pub(super) looked_at: u32,
-    names: KnownNames<'a>,
+    pub(super) names: KnownNames<'a>,
 }
 
 impl<'a> Inbox<'a> {
@@ -211,19 +211,16 @@ impl<'a> Inbox<'a> {
     }
 
     fn item(&self, at: usize) -> Option<(Head<'_>, usize)> {
-        let bytes = &self.buffer[at..self.kept];
-        match (bytes, header(bytes)) {
-            ([DONE_MARK, count, ..], _) => Some((Head::Done((*count).into()), MARK_LEN)),
-            ([OVERSIZED_MARK, ..], _) => Some((Head::Oversized, MARK_LEN)),
-            (_, Header::Whole { kind, header, body }) => {
-                Some((Head::Frame(kind, &bytes[header..header + body]), header + body))
-            }
-            (_, Header::Partial | Header::Broken) => None,
-        }
+        item(&self.buffer[at..self.kept])
     }
 
     pub(super) fn head(&self) -> Option<Head<'_>> {
         self.item(self.start).map(|(head, _)| head)
+    }
+
+    /// The head, and the names that it may change.
+    pub(super) fn head_and_names(&mut self) -> (Option<Head<'_>>, &mut KnownNames<'a>) {
+        (item(&self.buffer[self.start..self.kept]).map(|(head, _)| head), &mut self.names)
     }
 
     /// Is done with the head, and with the processed frames right behind it.
@@ -242,17 +239,9 @@ impl<'a> Inbox<'a> {
         }
     }
 
-    /// What `name` stands for at the head.
-    pub(super) fn name<'b>(&'b self, name: NameRef<'b>, kind: NameKind) -> Option<&'b str> {
-        match name {
-            NameRef::Inline(text) => Some(text),
-            NameRef::Handle(handle) => self.names.text(handle, kind),
-        }
-    }
-
     /// What `name` stands for in the frame that is being looked at: kept announcements count.
     pub(super) fn latest_name<'b>(&'b self, name: NameRef<'b>, kind: NameKind) -> Option<&'b str> {
-        let mut latest = self.name(name, kind);
+        let mut latest = self.names.name(name, kind);
         let NameRef::Handle(handle) = name else { return latest };
         let mut at = self.start;
         while let Some((head, length)) = self.item(at) {
@@ -265,12 +254,17 @@ impl<'a> Inbox<'a> {
         }
         latest
     }
+}
 
-    /// Applies an announcement at the head.
-    pub(super) fn announce_head(&mut self) -> Result<(), Announce> {
-        let bytes = &self.buffer[self.start..self.kept];
-        let Header::Whole { header, body, .. } = header(bytes) else { return Ok(()) };
-        self.names.announce(&bytes[header..header + body])
+/// The first thing in kept bytes, and its length.
+fn item(bytes: &[u8]) -> Option<(Head<'_>, usize)> {
+    match (bytes, header(bytes)) {
+        ([DONE_MARK, count, ..], _) => Some((Head::Done((*count).into()), MARK_LEN)),
+        ([OVERSIZED_MARK, ..], _) => Some((Head::Oversized, MARK_LEN)),
+        (_, Header::Whole { kind, header, body }) => {
+            Some((Head::Frame(kind, &bytes[header..header + body]), header + body))
+        }
+        (_, Header::Partial | Header::Broken) => None,
     }
 }
 

@@ -4,7 +4,7 @@
 use core::marker::PhantomData;
 use core::num::NonZeroU16;
 
-use bugle_protocol::{NameKind, NameRef};
+use bugle_protocol::{NameKind, NameRef, Reason};
 
 use super::outbox::Outbox;
 
@@ -26,13 +26,6 @@ impl AnnouncedSlot {
     pub const EMPTY: Self = Self;
 }
 
-#[allow(dead_code, reason = "the other file has more ways to refuse an announcement")]
-pub(super) enum Announce {
-    BadHandle,
-    TooLong,
-    Malformed,
-}
-
 pub(super) struct KnownNames<'a>(PhantomData<&'a mut NameSlot>);
 
 impl<'a> KnownNames<'a> {
@@ -46,16 +39,19 @@ impl<'a> KnownNames<'a> {
         0
     }
 
-    pub(super) fn text(&self, _: NonZeroU16, _: NameKind) -> Option<&str> {
-        None
+    pub(super) fn name<'b>(&'b self, name: NameRef<'b>, _: NameKind) -> Option<&'b str> {
+        match name {
+            NameRef::Inline(text) => Some(text),
+            NameRef::Handle(_) => None,
+        }
     }
 
     pub(super) fn announced(_: &[u8], _: NonZeroU16, _: NameKind) -> Option<Option<&str>> {
         Some(None)
     }
 
-    pub(super) fn announce(&mut self, _: &[u8]) -> Result<(), Announce> {
-        Err(Announce::BadHandle)
+    pub(super) fn announce(&mut self, _: &[u8]) -> Result<(), Reason> {
+        Err(Reason::TooMany)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use core::num::NonZeroU16;
 
-use bugle_protocol::{Frame, MAX_NAME, NameKind, NameRef, announced_handle, body};
+use bugle_protocol::{Frame, MAX_NAME, NameKind, NameRef, Reason, announced_handle, body};
 use heapless::String;
 
 use super::outbox::Outbox;
@@ -15,16 +15,6 @@ pub struct NameSlot(Option<(NameKind, String<MAX_NAME>)>);
 impl NameSlot {
     /// One that holds nothing.
     pub const EMPTY: Self = Self(None);
-}
-
-/// Why an announcement was not taken.
-pub(super) enum Announce {
-    /// Its handle is 0 or beyond the table.
-    BadHandle,
-    /// Its name is longer than a slot.
-    TooLong,
-    /// It can't be read.
-    Malformed,
 }
 
 /// The names that the gateway announced, each standing for its handle until the gateway gives that to another.
@@ -43,8 +33,15 @@ impl<'a> KnownNames<'a> {
         self.0.len().min(u16::MAX.into()) as u16
     }
 
-    /// What the handle stands for.
-    pub(super) fn text(&self, handle: NonZeroU16, kind: NameKind) -> Option<&str> {
+    /// What `name` stands for.
+    pub(super) fn name<'b>(&'b self, name: NameRef<'b>, kind: NameKind) -> Option<&'b str> {
+        match name {
+            NameRef::Inline(text) => Some(text),
+            NameRef::Handle(handle) => self.text(handle, kind),
+        }
+    }
+
+    fn text(&self, handle: NonZeroU16, kind: NameKind) -> Option<&str> {
         match &self.0.get(usize::from(handle.get()) - 1)?.0 {
             Some((found, text)) if *found == kind => Some(text),
             _ => None,
@@ -60,17 +57,17 @@ impl<'a> KnownNames<'a> {
     }
 
     /// Takes an announcement. What its handle stood for is gone even if the new name doesn't fit or can't be read.
-    pub(super) fn announce(&mut self, bytes: &[u8]) -> Result<(), Announce> {
+    pub(super) fn announce(&mut self, bytes: &[u8]) -> Result<(), Reason> {
         let slot = announced_handle(bytes).and_then(|handle| self.0.get_mut(usize::from(handle.get()) - 1));
         let Ok((_, kind, name)) = body::name(bytes) else {
             if let Some(slot) = slot {
                 slot.0 = None;
             }
-            return Err(Announce::Malformed);
+            return Err(Reason::Malformed);
         };
-        let slot = slot.ok_or(Announce::BadHandle)?;
+        let slot = slot.ok_or(Reason::TooMany)?;
         slot.0 = String::try_from(name).ok().map(|name| (kind, name));
-        if slot.0.is_some() { Ok(()) } else { Err(Announce::TooLong) }
+        if slot.0.is_some() { Ok(()) } else { Err(Reason::TooLarge) }
     }
 }
 

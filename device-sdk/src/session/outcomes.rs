@@ -3,7 +3,7 @@
 //! An outcome is an acknowledgement or a refusal, and then, where it was asked for, a receipt, which may come
 //! in parts, before the acknowledgement, and twice (S8: the first one interim).
 
-use core::task::Waker;
+use core::ops::Range;
 
 use bugle_protocol::{MAX_NAME, Reason, Status};
 use heapless::String;
@@ -38,7 +38,6 @@ struct Waiting {
     /// The session is over, and no further receipt comes.
     is_over: bool,
     collected: Receipt,
-    waker: Option<Waker>,
 }
 
 /// No other field leaves so many bit patterns over, so that 0 stands for an empty slot: memory made by the compiler is then
@@ -83,12 +82,6 @@ impl Waiting {
             ReceiptState::NotAsked | ReceiptState::Lost => false,
         }
     }
-
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
 }
 
 pub(super) struct Outcomes<'a> {
@@ -130,14 +123,33 @@ impl<'a> Outcomes<'a> {
             receipt_timer: Timer::ENDLESS,
             is_over: false,
             collected: Receipt::default(),
-            waker: None,
         });
     }
 
     /// Nobody waits any longer.
     pub(super) fn release(&mut self, index: u8) {
         self.slots[usize::from(index)].0 = None;
-        while self.take_entry(index).is_some() {}
+        while let Some(entry) = self.entry(index) {
+            self.remove_entry(&entry);
+        }
+    }
+
+    /// Where the oldest entry of this send's receipts stands.
+    fn entry(&self, index: u8) -> Option<Range<usize>> {
+        let mut at = 0;
+        while let Some([slot, _, length, ..]) = self.entries.get(at..self.entries_end) {
+            let end = at + ENTRY_HEADER + usize::from(*length);
+            if *slot == index {
+                return Some(at..end);
+            }
+            at = end;
+        }
+        None
+    }
+
+    fn remove_entry(&mut self, entry: &Range<usize>) {
+        self.entries.copy_within(entry.end..self.entries_end, entry.start);
+        self.entries_end -= entry.len();
     }
 
     fn waiting(&mut self) -> impl Iterator<Item = &mut Waiting> {
@@ -151,7 +163,6 @@ impl<'a> Outcomes<'a> {
             if matches!(send.ack, Ack::Waiting) && (send.number.wrapping_sub(first) as i32) < 0 {
                 send.ack = Ack::Accepted;
                 send.receipt_timer = Timer::new(now, send.receipt_time);
-                send.wake();
             }
         }
     }
@@ -161,7 +172,6 @@ impl<'a> Outcomes<'a> {
         for send in self.waiting() {
             if matches!(send.ack, Ack::Waiting) && send.number as u16 == number {
                 send.ack = Ack::Failed(SendError::Refused { reason, retry_after });
-                send.wake();
                 return true;
             }
         }
@@ -200,25 +210,16 @@ impl<'a> Outcomes<'a> {
         send.collected.interim = part.interim;
         send.collected.duplicate = part.duplicate;
         send.receipt = if part.more { ReceiptState::Waiting } else { ReceiptState::Complete };
-        send.wake();
     }
 
     /// The oldest entry of this send's receipts.
     pub(super) fn take_entry(&mut self, index: u8) -> Option<(String<MAX_NAME>, Status)> {
-        let mut at = 0;
-        while at < self.entries_end {
-            let [slot, status, length] = *self.entries[at..].first_chunk::<ENTRY_HEADER>()?;
-            let end = at + ENTRY_HEADER + usize::from(length);
-            if slot == index {
-                let text = core::str::from_utf8(&self.entries[at + ENTRY_HEADER..end]).unwrap_or_default();
-                let entry = (String::try_from(text).ok()?, Status::from_code(status)?);
-                self.entries.copy_within(end..self.entries_end, at);
-                self.entries_end -= end - at;
-                return Some(entry);
-            }
-            at = end;
-        }
-        None
+        let entry = self.entry(index)?;
+        let [_, status, _, text @ ..] = self.entries.get(entry.clone())? else { return None };
+        let text = core::str::from_utf8(text).unwrap_or_default();
+        let taken = (String::try_from(text).ok()?, Status::from_code(*status)?);
+        self.remove_entry(&entry);
+        Some(taken)
     }
 
     /// The session is over, and all frames from `unwritten` on were not wholly written.
@@ -235,17 +236,19 @@ impl<'a> Outcomes<'a> {
             if send.receipt == ReceiptState::Waiting {
                 send.receipt = ReceiptState::Lost;
             }
-            send.wake();
         }
     }
 
-    pub(super) fn handle_time(&mut self, now: u32) {
+    /// Whether something ended.
+    pub(super) fn handle_time(&mut self, now: u32) -> bool {
+        let mut has_ended = false;
         for send in self.waiting() {
             if send.receipt == ReceiptState::Waiting && send.receipt_timer.left(now) == 0 {
                 send.receipt = ReceiptState::Lost;
-                send.wake();
+                has_ended = true;
             }
         }
+        has_ended
     }
 
     /// Milliseconds until [`handle_time`](Self::handle_time) has something to do.
@@ -284,14 +287,6 @@ impl<'a> Outcomes<'a> {
             }
             (Ack::Accepted, ReceiptState::Lost | ReceiptState::NotAsked) => Some(Err(SendError::NoReceipt)),
             (Ack::Waiting, _) | (_, ReceiptState::Waiting) => None,
-        }
-    }
-
-    pub(super) fn register(&mut self, index: u8, waker: &Waker) {
-        if let Some(send) = &mut self.slots[usize::from(index)].0
-            && !send.waker.as_ref().is_some_and(|known| known.will_wake(waker))
-        {
-            send.waker = Some(waker.clone());
         }
     }
 }

@@ -7,7 +7,7 @@ use bugle_protocol::{Frame, Kind, Malformed, NameKind, Reason, Receipt, auth, bo
 use super::clock::GatewayClock;
 use super::inbox::{Head, Inbox, Next};
 use super::interest::Interest;
-use super::names::Announce;
+use super::names::KnownNames;
 use super::timer::Timer;
 use super::{Greeting, Link, OnReturn, Session};
 use crate::signal::{Disconnect, Event, Incoming};
@@ -27,7 +27,7 @@ impl Lent<'_> {
     /// What came in.
     pub fn incoming(&self) -> Option<Incoming<'_>> {
         match self.inbox.head()? {
-            Head::Frame(kind, body) => read(&self.inbox, &self.clock, kind, body, self.now).ok(),
+            Head::Frame(kind, body) => read(&self.inbox.names, &self.clock, kind, body, self.now).ok(),
             Head::Done(_) | Head::Oversized => None,
         }
     }
@@ -35,7 +35,7 @@ impl Lent<'_> {
 
 /// What a kept frame says to the application, or why it can't have it.
 fn read<'b>(
-    inbox: &'b Inbox<'_>,
+    names: &'b KnownNames<'_>,
     clock: &GatewayClock,
     kind: Kind,
     bytes: &'b [u8],
@@ -49,12 +49,12 @@ fn read<'b>(
                 None => None,
             };
             let group = match delivery.group {
-                Some(group) => Some(inbox.name(group, NameKind::Group).ok_or(Reason::UnknownHandle)?),
+                Some(group) => Some(names.name(group, NameKind::Group).ok_or(Reason::UnknownHandle)?),
                 None => None,
             };
             Ok(Incoming::Signal {
                 mode: delivery.mode,
-                sender: inbox.name(delivery.sender, NameKind::Client).ok_or(Reason::UnknownHandle)?,
+                sender: names.name(delivery.sender, NameKind::Client).ok_or(Reason::UnknownHandle)?,
                 group,
                 urgent: delivery.urgent,
                 remaining,
@@ -64,7 +64,7 @@ fn read<'b>(
         Kind::MESSAGE => {
             let message = body::message(bytes).map_err(malformed)?;
             Ok(Incoming::Message {
-                topic: inbox.name(message.topic, NameKind::Topic).ok_or(Reason::UnknownHandle)?,
+                topic: names.name(message.topic, NameKind::Topic).ok_or(Reason::UnknownHandle)?,
                 retained: message.retained,
                 payload: message.payload,
             })
@@ -112,7 +112,7 @@ impl<'a> Session<'a> {
         let has_head = inbox.head().is_some();
         self.inbox = Some(inbox);
         if has_head {
-            self.takers.wake();
+            self.wake();
         }
         used
     }
@@ -247,13 +247,14 @@ impl<'a> Session<'a> {
         self.outbox.acknowledge(frames).map_err(|_| Reason::ProtocolError)?;
         self.owed_since = now;
         self.outcomes.acknowledged(self.outbox.first, now);
-        self.senders.wake();
+        self.wake();
         Ok(())
     }
 
     fn handle_refused(&mut self, number: u16, reason: Reason, retry_after: u32, now: u32) {
         debug!("frame {} refused: {:?}", number, reason);
         let is_claimed = self.outcomes.refused(number, reason, retry_after);
+        self.wake();
         // Of our own encoding, so that firmware needs no decoder for it: a join names its group inline, in 64 bytes at most.
         let interest = match self.outbox.frame(number) {
             Some((Kind::JOIN, [0, _, group @ ..])) => Interest::Group(own_text(group)),
@@ -291,22 +292,18 @@ impl<'a> Session<'a> {
             self.outcomes.add_entry(slot, client, entry.status);
         }
         self.outcomes.add_receipt(slot, receipt);
+        self.wake();
     }
 
     /// Deals with kept frames in their order, down to one that the application has to take, or until there is
     /// no room for a refusal.
     fn settle(&mut self, inbox: &mut Inbox<'a>, now: u32) {
-        while let Some(head) = inbox.head() {
+        while let (Some(head), names) = inbox.head_and_names() {
             let verdict = match head {
                 Head::Done(_) => Ok(()),
                 Head::Oversized => Err(Reason::TooLarge),
-                Head::Frame(Kind::NAME, _) => match inbox.announce_head() {
-                    Ok(()) => Ok(()),
-                    Err(Announce::BadHandle) => Err(Reason::TooMany),
-                    Err(Announce::TooLong) => Err(Reason::TooLarge),
-                    Err(Announce::Malformed) => Err(Reason::Malformed),
-                },
-                Head::Frame(kind, body) => match read(inbox, &self.clock, kind, body, now) {
+                Head::Frame(Kind::NAME, body) => names.announce(body),
+                Head::Frame(kind, body) => match read(names, &self.clock, kind, body, now) {
                     Ok(_) => return,
                     Err(reason) => Err(reason),
                 },
@@ -377,7 +374,7 @@ impl<'a> Session<'a> {
             }
         }
         if inbox.head().is_some() {
-            self.takers.wake();
+            self.wake();
         }
         self.inbox = Some(inbox);
         self.call_runner();

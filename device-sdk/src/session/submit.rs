@@ -210,18 +210,14 @@ impl Session<'_> {
                 match self.submit(request) {
                     Ok(place) => *slot = Some(place),
                     Err(SendError::Full | SendError::NotConnected) => {
-                        self.senders.register(waker);
-                        return Poll::Pending;
+                        break;
                     }
                     Err(error) => return Poll::Ready(Err(error)),
                 }
                 continue;
             };
             let error = match self.outcomes.acceptance(place) {
-                None => {
-                    self.outcomes.register(place, waker);
-                    return Poll::Pending;
-                }
+                None => break,
                 Some(Ok(accepted)) => return Poll::Ready(Ok(accepted)),
                 Some(Err(error)) => error,
             };
@@ -238,6 +234,8 @@ impl Session<'_> {
             *slot = None;
             self.release(place);
         }
+        self.register(waker);
+        Poll::Pending
     }
 
     /// The frame of the request, behind the announcement of its name if that is new; or nothing.

@@ -195,8 +195,7 @@ impl Session<'_> {
         }
         if self.is_restoring {
             self.is_restoring = false;
-            self.senders.wake();
-            self.takers.wake();
+            self.wake();
         }
     }
 }
