@@ -36,9 +36,6 @@ pub struct Config<'a> {
     pub handshake_timeout: u32,
     /// Limit for the transport to take a chunk of bytes, in milliseconds. Default 10,000.
     pub write_timeout: u32,
-    /// Flush after writing, which transports that hold bytes back need, as TLS does. Default `false`: a plain
-    /// TCP socket sends by itself, and embassy-net's waits in `flush` until the peer's TCP has acknowledged.
-    pub flush: bool,
     /// How long the gateway may take to acknowledge a frame before the connection counts as lost, in
     /// milliseconds. Also how long the application may look at a delivery while more bytes wait behind it.
     /// Default 30,000.
@@ -102,7 +99,6 @@ impl<'a> Config<'a> {
             connect_timeout: 10_000,
             handshake_timeout: 10_000,
             write_timeout: 10_000,
-            flush: false,
             ack_timeout: 30_000,
             backoff_base: 250,
             backoff_cap: 30_000,

@@ -6,7 +6,7 @@
 //! | what is waited for | limit | then |
 //! | --- | --- | --- |
 //! | an open transport | `connect_timeout` | `TimedOut`, another attempt |
-//! | a chunk of bytes, written and flushed | `write_timeout` | `TimedOut`, another attempt |
+//! | a chunk of bytes, written | `write_timeout` | `TimedOut`, another attempt |
 //! | the welcome | `handshake_timeout` | `TimedOut`, another attempt |
 //! | bytes, time or news from the application | what the session has to do next, at most 60 s | it looks again |
 //! | the application's look at a delivery, with bytes behind it | `ack_timeout` | `TimedOut`, another attempt |
@@ -29,7 +29,8 @@ use crate::state::Shared;
 /// Opens transports to the gateway. Any `async` closure that returns one does.
 ///
 /// A transport's `read` must lose nothing when it is dropped before it is ready, as those of embassy-net and
-/// tokio don't. Where it can, the connector turns Nagle's algorithm off. The runner limits the time.
+/// tokio don't. It has to send what was written without a `flush`, as TCP sockets do: embassy-net's would wait until the peer's TCP
+/// has acknowledged. Where it can, the connector turns Nagle's algorithm off. The runner limits the time.
 pub trait Connect {
     /// What it opens.
     type Transport<'t>: Read + Write
@@ -138,11 +139,8 @@ impl<'a, M: RawMutex> Runner<'a, M> {
             };
             let bytes = async {
                 match turn {
-                    Turn::Write { length, flush, .. } => {
+                    Turn::Write { length, .. } => {
                         transport.write_all(&self.chunk[..length]).await?;
-                        if flush {
-                            transport.flush().await?;
-                        }
                         Ok(length)
                     }
                     Turn::Wait { room, .. } if room > 0 => transport.read(&mut self.chunk[..room]).await,

@@ -19,8 +19,6 @@
 //! A device has no room for records of 16 KiB: `max_fragment_bytes` of its listener is at most what [`Memory`]'s records hold,
 //! and at least 1024, since the gateway's whole part of the handshake has to be in one record: some 650 bytes with a short
 //! certificate. A record that is too large ends the connection.
-//!
-//! Of the client's [`Config`](crate::Config), `flush` has to be `true`.
 
 mod certificate;
 
@@ -191,7 +189,10 @@ impl<'m, S: Read + Write + 'm> Read for Transport<'m, S> {
 
 impl<'m, S: Read + Write + 'm> Write for Transport<'m, S> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, TlsError> {
-        self.0.write(bytes).await
+        let length = self.0.write(bytes).await?;
+        // The runner flushes nothing.
+        self.0.flush().await?;
+        Ok(length)
     }
 
     async fn flush(&mut self) -> Result<(), TlsError> {

@@ -39,7 +39,6 @@ struct Hanging {
     /// Kinds of the frames that the device wrote.
     heard: Vec<Kind>,
     writes: bool,
-    flushes: bool,
 }
 
 impl ErrorType for Hanging {
@@ -73,7 +72,7 @@ impl Write for Hanging {
     }
 
     async fn flush(&mut self) -> Result<(), Infallible> {
-        if self.flushes { Ok(()) } else { pending().await }
+        pending().await
     }
 }
 
@@ -163,13 +162,6 @@ async fn a_write_that_hangs_ends_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_that_hangs_ends_the_connection() {
-    let mut config = config();
-    (config.handshake_timeout, config.flush) = (60_000, true);
-    assert_timed_out(serve(config, Hanging::that_writes()).await, 3_300);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_read_that_hangs_ends_the_connection_before_the_welcome() {
     assert_timed_out(serve(config(), Hanging::that_writes()).await, 2_200);
 }
@@ -185,7 +177,7 @@ async fn a_close_that_hangs_is_not_waited_for() {
     let mut state = State::<NoopRawMutex>::new();
     let (client, mut runner) = new(&mut state, config(), now).unwrap();
     let mut delay = Sleep;
-    let transport = Hanging { flushes: true, ..Hanging::that_writes() }.welcomes();
+    let transport = Hanging::that_writes().welcomes();
     let leave = async {
         client.wait_connected().await.unwrap();
         client.disconnect();

@@ -20,7 +20,7 @@ const LONGEST_SLEEP: u32 = 60_000;
 #[derive(Clone, Copy)]
 pub(crate) enum Turn {
     /// Writes the chunk's first `length` bytes; more than `limit` milliseconds are too long.
-    Write { length: usize, flush: bool, limit: u32 },
+    Write { length: usize, limit: u32 },
     /// Reads up to `room` bytes into the chunk, if any, but waits no longer than `time` milliseconds or until there is news.
     Wait { room: usize, time: u32 },
     /// The connection is over.
@@ -91,8 +91,7 @@ impl Session<'_> {
         let closed = self.poll_closed();
         if length > 0 {
             turns.has_written = true;
-            let flush = self.config.flush || closed.is_some();
-            return Turn::Write { length, flush, limit: self.config.write_timeout };
+            return Turn::Write { length, limit: self.config.write_timeout };
         }
         let has_written = core::mem::take(&mut turns.has_written);
         if let Some(cause) = closed {

@@ -57,8 +57,6 @@ pub struct Settings<'a> {
     pub group: &'a str,
     /// Differs between devices: see [`Config::seed`].
     pub seed: u32,
-    /// Whether the transport holds bytes back until it is flushed, as TLS does: see [`Config::flush`].
-    pub flush: bool,
     /// Seconds between two reports of the temperature.
     pub report_every: u32,
 }
@@ -122,7 +120,6 @@ pub async fn run<L: OutputPin, B: Wait, S: Sensor, C: Connect, D: DelayNs + Clon
     };
     let mut config = Config::new(settings.client_id, settings.secret, settings.seed);
     config.will = Some(will);
-    config.flush = settings.flush;
     let mut memory = State::<NoopRawMutex>::new();
     let (client, mut runner) = match new(&mut memory, config, now) {
         Ok(made) => made,

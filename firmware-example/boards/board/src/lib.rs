@@ -76,7 +76,6 @@ pub async fn lamp<L: OutputPin, B: Wait, S: Sensor>(
         secret: SECRET.as_bytes(),
         group: GROUP,
         seed,
-        flush: false,
         report_every: REPORT_EVERY,
     };
     let end = bugle_lamp::run(parts, &mut sockets, Delay, || Instant::now().as_millis(), &settings).await;

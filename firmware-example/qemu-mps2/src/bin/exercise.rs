@@ -58,7 +58,6 @@ async fn exercise(stack: Stack<'static>, settings: Settings) {
     config.keep_alive = settings.number("keepalive").unwrap_or(60) as u16;
     config.ack_timeout = settings.number("ack").unwrap_or(30_000);
     config.backoff_cap = 1_000;
-    config.flush = cfg!(feature = "tls");
     config.session_expiry = settings.number("expiry").unwrap_or(0);
     let (client, mut runner) = match new(MEMORY.take(), config, now) {
         Ok(made) => made,

@@ -35,7 +35,6 @@ async fn lamp(stack: Stack<'static>, settings: settings::Settings) {
         secret: settings.secret(),
         group: settings.group(),
         seed: settings.seed(),
-        flush: cfg!(feature = "tls"),
         report_every: settings.number("report").unwrap_or(30),
     };
     let end = bugle_lamp::run(parts, &mut sockets, Delay, now, &lamp).await;
