@@ -151,7 +151,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         matches!(self.link, Link::Open)
     }
 

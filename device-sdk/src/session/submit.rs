@@ -10,7 +10,7 @@ use bugle_protocol::{
 
 use super::interest::Interest;
 use super::outcomes::ReceiptWish;
-use super::{Link, Session};
+use super::Session;
 use crate::signal::{Accepted, SendError, SendOptions, Target};
 
 /// Something to be sent.
@@ -51,35 +51,70 @@ pub enum Request<'r> {
     Unsubscribe(&'r str),
 }
 
+/// Why a request isn't queued: a [`SendError`] that a register holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    TooLarge,
+    ListTooLong,
+    NoRecipient,
+    BadName,
+    BadTopic,
+    BadOption,
+    TooMany,
+    Full,
+    NotConnected,
+    Stopped,
+}
+
+impl From<Refusal> for SendError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::TooLarge => Self::TooLarge,
+            Refusal::ListTooLong => Self::ListTooLong,
+            Refusal::NoRecipient => Self::NoRecipient,
+            Refusal::BadName => Self::BadName,
+            Refusal::BadTopic => Self::BadTopic,
+            Refusal::BadOption => Self::BadOption,
+            Refusal::TooMany => Self::TooMany,
+            Refusal::Full => Self::Full,
+            Refusal::NotConnected => Self::NotConnected,
+            Refusal::Stopped => Self::Stopped,
+        }
+    }
+}
+
 impl Request<'_> {
     /// What can be refused without asking the gateway.
+    #[cfg(feature = "flash-outbox")]
     pub(crate) fn check(&self) -> Result<(), SendError> {
-        let name = |name: &str| if is_name(name) { Ok(()) } else { Err(SendError::BadName) };
-        match *self {
+        Ok(self.refuse()?)
+    }
+
+    fn refuse(&self) -> Result<(), Refusal> {
+        let payload = match *self {
             Self::Send { target, payload, options } => {
-                name(target.name)?;
-                options.id.map_or(Ok(()), name)?;
+                name_fits(target.name)?;
+                if let Some(id) = options.id {
+                    name_fits(id)?;
+                }
                 if !target.is_group && (target.only.is_some() || target.except.is_some()) {
-                    return Err(SendError::BadOption);
+                    return Err(Refusal::BadOption);
                 }
-                for list in [target.only, target.except].into_iter().flatten() {
-                    if list.len() > MAX_LIST {
-                        return Err(SendError::ListTooLong);
-                    }
-                    list.iter().try_for_each(|entry| name(entry))?;
-                }
+                list_fits(target.only)?;
+                list_fits(target.except)?;
                 if target.only.is_some_and(<[_]>::is_empty) {
-                    return Err(SendError::NoRecipient);
+                    return Err(Refusal::NoRecipient);
                 }
-                payload_fits(payload)
+                payload
             }
             Self::Publish { topic, payload, .. } => {
                 topic_fits(topic, b"\0+#")?;
-                payload_fits(payload)
+                payload
             }
-            Self::Join(group) | Self::Leave(group) => name(group),
-            Self::Subscribe { filter, .. } | Self::Unsubscribe(filter) => topic_fits(filter, b"\0"),
-        }
+            Self::Join(group) | Self::Leave(group) => return name_fits(group),
+            Self::Subscribe { filter, .. } | Self::Unsubscribe(filter) => return topic_fits(filter, b"\0"),
+        };
+        if payload.len() > MAX_PAYLOAD { Err(Refusal::TooLarge) } else { Ok(()) }
     }
 
     fn receipt_wish(&self) -> ReceiptWish {
@@ -125,8 +160,12 @@ impl Request<'_> {
                 options: &SendOptions { ttl, receipt, store, echo, urgent, id },
             } => {
                 let target = if target.is_group {
-                    let [only, except] = [target.only, target.except].map(|list| list.map(NameList::inline));
-                    bugle_protocol::Target::Group { group: name, only, except }
+                    let list = |list: Option<&'f [&'f str]>| list.map(NameList::inline);
+                    bugle_protocol::Target::Group {
+                        group: name,
+                        only: list(target.only),
+                        except: list(target.except),
+                    }
                 } else {
                     bugle_protocol::Target::Client(name)
                 };
@@ -148,14 +187,23 @@ impl Request<'_> {
     }
 }
 
-fn payload_fits(payload: &[u8]) -> Result<(), SendError> {
-    if payload.len() > MAX_PAYLOAD { Err(SendError::TooLarge) } else { Ok(()) }
+fn name_fits(name: &str) -> Result<(), Refusal> {
+    if is_name(name) { Ok(()) } else { Err(Refusal::BadName) }
 }
 
-fn topic_fits(topic: &str, forbidden: &[u8]) -> Result<(), SendError> {
+#[inline(never)]
+fn list_fits(list: Option<&[&str]>) -> Result<(), Refusal> {
+    let list = list.unwrap_or_default();
+    if list.len() > MAX_LIST {
+        return Err(Refusal::ListTooLong);
+    }
+    list.iter().try_for_each(|entry| name_fits(entry))
+}
+
+fn topic_fits(topic: &str, forbidden: &[u8]) -> Result<(), Refusal> {
     let is_good =
         (1..=MAX_TOPIC).contains(&topic.len()) && !topic.bytes().any(|byte| forbidden.contains(&byte));
-    if is_good { Ok(()) } else { Err(SendError::BadTopic) }
+    if is_good { Ok(()) } else { Err(Refusal::BadTopic) }
 }
 
 impl Session<'_> {
@@ -164,21 +212,26 @@ impl Session<'_> {
     ///
     /// Fails with [`SendError::NotConnected`] and [`SendError::Full`] where it may be tried again.
     pub fn submit(&mut self, request: &Request<'_>) -> Result<u8, SendError> {
-        request.check()?;
-        if let Some(_cause) = self.stopped {
-            return Err(SendError::Stopped);
+        Ok(self.try_submit(request)?)
+    }
+
+    #[inline(never)]
+    fn try_submit(&mut self, request: &Request<'_>) -> Result<u8, Refusal> {
+        request.refuse()?;
+        if self.stopped.is_some() {
+            return Err(Refusal::Stopped);
         }
-        let (Link::Open, false) = (&self.link, self.is_restoring) else {
-            return Err(SendError::NotConnected);
-        };
-        let slot = self.outcomes.vacant().ok_or(SendError::Full)?;
+        if !self.is_open() || self.is_restoring {
+            return Err(Refusal::NotConnected);
+        }
+        let slot = self.outcomes.vacant().ok_or(Refusal::Full)?;
         if self.outbox.in_flight >= self.agreed.window {
-            return Err(SendError::Full);
+            return Err(Refusal::Full);
         }
         let interest = request.interest();
         let is_new = match interest {
             Some(interest) if request.is_wish() => {
-                self.interests.remember(interest).map_err(|_| SendError::TooMany)?
+                self.interests.remember(interest).map_err(|_| Refusal::TooMany)?
             }
             _ => false,
         };
@@ -207,12 +260,10 @@ impl Session<'_> {
     ) -> Poll<Result<Accepted, SendError>> {
         loop {
             let Some(place) = *slot else {
-                match self.submit(request) {
+                match self.try_submit(request) {
                     Ok(place) => *slot = Some(place),
-                    Err(SendError::Full | SendError::NotConnected) => {
-                        break;
-                    }
-                    Err(error) => return Poll::Ready(Err(error)),
+                    Err(Refusal::Full | Refusal::NotConnected) => break,
+                    Err(refusal) => return Poll::Ready(Err(refusal.into())),
                 }
                 continue;
             };
@@ -239,7 +290,7 @@ impl Session<'_> {
     }
 
     /// The frame of the request, behind the announcement of its name if that is new; or nothing.
-    fn queue(&mut self, request: &Request<'_>) -> Result<u32, SendError> {
+    fn queue(&mut self, request: &Request<'_>) -> Result<u32, Refusal> {
         let mark = self.outbox.mark();
         let (kind, name) = request.name();
         let name = match kind {
@@ -257,17 +308,17 @@ impl Session<'_> {
     }
 
     #[inline(never)]
-    fn push(&mut self, request: &Request<'_>, name: NameRef<'_>) -> Result<u32, SendError> {
+    fn push(&mut self, request: &Request<'_>, name: NameRef<'_>) -> Result<u32, Refusal> {
         let frame = request.frame(name);
         if frame.body_len_from_device() > self.agreed.max_body.into() {
-            return Err(SendError::TooLarge);
+            return Err(Refusal::TooLarge);
         }
         self.outbox.push(&frame).map_err(|_| {
             // What doesn't fit an empty outbox never will.
             if self.outbox.is_empty() || frame.body_len_from_device() > self.outbox.capacity() {
-                SendError::TooLarge
+                Refusal::TooLarge
             } else {
-                SendError::Full
+                Refusal::Full
             }
         })
     }
