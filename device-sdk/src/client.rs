@@ -176,7 +176,7 @@ impl<'a, M: RawMutex> Client<'a, M> {
     /// Waits for something that concerns no single call. The oldest of more than eight is lost. Cancel-safe.
     pub async fn event(&self) -> Event {
         poll_fn(|context| {
-            self.shared.with(|session, _| match session.poll_event() {
+            self.shared.look(|session| match session.poll_event() {
                 Some(event) => Poll::Ready(event),
                 None => {
                     session.register(context.waker());
@@ -189,22 +189,22 @@ impl<'a, M: RawMutex> Client<'a, M> {
 
     /// How the client stands to the gateway.
     pub fn status(&self) -> Connection {
-        self.shared.with(|session, _| session.status())
+        self.shared.look(|session| session.status())
     }
 
     /// What was counted since the client was made.
     pub fn counters(&self) -> Counters {
-        self.shared.with(|session, _| session.counters())
+        self.shared.look(|session| session.counters())
     }
 
     /// Whether a group is joined, or will be again.
     pub fn remembers_group(&self, group: &str) -> bool {
-        self.shared.with(|session, _| session.remembers_group(group))
+        self.shared.look(|session| session.remembers_group(group))
     }
 
     /// Whether a filter is subscribed to, or will be again.
     pub fn remembers_filter(&self, filter: &str) -> bool {
-        self.shared.with(|session, _| session.remembers_filter(filter))
+        self.shared.look(|session| session.remembers_filter(filter))
     }
 
     /// The latest that the gateway's clock can show now, in milliseconds since it started (S9).
@@ -215,7 +215,7 @@ impl<'a, M: RawMutex> Client<'a, M> {
     /// Waits until the client is online, or its runner has ended. Cancel-safe.
     pub async fn wait_connected(&self) -> Result<(), Disconnect> {
         poll_fn(|context| {
-            self.shared.with(|session, _| match session.status() {
+            self.shared.look(|session| match session.status() {
                 Connection::Online => Poll::Ready(Ok(())),
                 Connection::Stopped(cause) => Poll::Ready(Err(cause)),
                 Connection::Offline(_) | Connection::Restoring => {
@@ -230,11 +230,11 @@ impl<'a, M: RawMutex> Client<'a, M> {
     /// Says goodbye behind what is queued, and ends the runner. A will is not carried out. Outcomes that are
     /// still open are lost: wait for them first.
     pub fn disconnect(&self) {
-        self.shared.with(|session, _| session.disconnect());
+        self.shared.look(|session| session.disconnect());
     }
 
     fn try_queue(&self, request: &Request<'_>) -> Result<Sending<'a, M>, SendError> {
-        let slot = self.shared.with(|session, _| session.submit(request))?;
+        let slot = self.shared.look(|session| session.submit(request))?;
         Ok(Sending { shared: self.shared, slot: Some(slot) })
     }
 
@@ -260,7 +260,7 @@ impl<M: RawMutex> Future for Acceptance<'_, '_, M> {
         let waker = context.waker();
         sending
             .shared
-            .with(|session, _| session.poll_request(request, &mut sending.slot, may_name_again, waker))
+            .look(|session| session.poll_request(request, &mut sending.slot, may_name_again, waker))
     }
 }
 
@@ -276,7 +276,7 @@ impl<M: RawMutex> Sending<'_, M> {
     pub async fn accepted(&self) -> Result<Accepted, SendError> {
         poll_fn(|context| {
             let Some(slot) = self.slot else { return Poll::Pending };
-            self.shared.with(|session, _| {
+            self.shared.look(|session| {
                 let acceptance = session.poll_acceptance(slot);
                 acceptance.map_or_else(
                     || {
@@ -298,7 +298,7 @@ impl<M: RawMutex> Sending<'_, M> {
         loop {
             let (entry, receipt) = poll_fn(|context| {
                 let Some(slot) = self.slot else { return Poll::Pending };
-                self.shared.with(|session, _| {
+                self.shared.look(|session| {
                     let entry = session.poll_receipt_entry(slot);
                     let receipt = if entry.is_none() { session.poll_receipt(slot) } else { None };
                     if entry.is_none() && receipt.is_none() {
@@ -322,7 +322,7 @@ impl<M: RawMutex> Sending<'_, M> {
 impl<M: RawMutex> Drop for Sending<'_, M> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
-            self.shared.with(|session, _| session.release(slot));
+            self.shared.look(|session| session.release(slot));
         }
     }
 }

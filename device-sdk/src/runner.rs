@@ -79,11 +79,11 @@ impl<'a, M: RawMutex> Runner<'a, M> {
     /// Dropping it ends the connection, without a goodbye.
     pub async fn run<C: Connect, D: DelayNs>(&mut self, connector: &mut C, delay: &mut D) -> Disconnect {
         if core::mem::take(&mut self.has_ended) {
-            self.shared.with(|session, _| session.restart());
+            self.shared.look(|session| session.restart());
         }
         self.attempts.failures = 0;
         loop {
-            let timeout = self.shared.with(|session, _| self.attempts.begin(session));
+            let timeout = self.shared.look(|session| self.attempts.begin(session));
             let cause = match select(connector.connect(), delay.delay_ms(timeout)).await {
                 Either::First(Ok(transport)) => self.serve(transport, delay).await,
                 Either::First(Err(_)) => ended(self.shared, Disconnect::NoTransport),
@@ -108,7 +108,7 @@ impl<'a, M: RawMutex> Runner<'a, M> {
         transport: T,
         delay: &mut D,
     ) -> Disconnect {
-        self.shared.with(|session, _| session.restart());
+        self.shared.look(|session| session.restart());
         self.serve(transport, delay).await
     }
 
@@ -163,7 +163,7 @@ impl<'a, M: RawMutex> Runner<'a, M> {
 /// Waits until something happened in the session that the runner must look at; for ever if it isn't `wanted`.
 async fn news<M: RawMutex>(shared: &Shared<'_, M>, wanted: bool) {
     poll_fn(|context| {
-        let is_news = wanted && shared.with(|session, _| session.poll_runner(context.waker()));
+        let is_news = wanted && shared.look(|session| session.poll_runner(context.waker()));
         if is_news { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;

@@ -57,7 +57,12 @@ impl<'a, M: RawMutex> Shared<'a, M> {
     /// Runs `f` on the session with the present time. It must not call the application.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Session<'a>, u64) -> R) -> R {
         let now = (self.now)();
-        self.session.lock(|session| f(&mut session.borrow_mut(), now))
+        self.look(|session| f(session, now))
+    }
+
+    /// The same without the time, which has to be asked for.
+    pub(crate) fn look<R>(&self, f: impl FnOnce(&mut Session<'a>) -> R) -> R {
+        self.session.lock(|session| f(&mut session.borrow_mut()))
     }
 }
 

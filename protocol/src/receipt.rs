@@ -91,19 +91,29 @@ impl<'a> ReceiptEntries<'a> {
 
     /// The entries in order.
     pub fn iter(&self) -> impl Iterator<Item = ReceiptEntry<'a>> + use<'a> {
-        let (mut encoded, entries) = match self.0 {
-            Repr::Encoded(bytes) => (Reader::new(bytes), &[][..]),
-            Repr::Entries(entries) => (Reader::new(&[]), entries),
+        let entries = match self.0 {
+            Repr::Encoded(_) => &[][..],
+            Repr::Entries(entries) => entries,
         };
+        self.read().chain(entries.iter().copied())
+    }
+}
+
+impl<'a> ReceiptEntries<'a> {
+    /// The entries of a receipt that was read; none of one that is to be sent. A device has only the first.
+    pub fn read(&self) -> impl Iterator<Item = ReceiptEntry<'a>> + use<'a> {
+        let mut reader = Reader::new(match self.0 {
+            Repr::Encoded(bytes) => bytes,
+            Repr::Entries(_) => &[],
+        });
         // Checked by `decode`; a failure would only end the list.
-        let next = move || {
-            if encoded.is_empty() {
+        core::iter::from_fn(move || {
+            if reader.is_empty() {
                 return None;
             }
-            let entry = ReceiptEntry::decode(&mut encoded);
-            encoded.is_good().then_some(entry)
-        };
-        core::iter::from_fn(next).chain(entries.iter().copied())
+            let entry = ReceiptEntry::decode(&mut reader);
+            reader.is_good().then_some(entry)
+        })
     }
 }
 

@@ -124,12 +124,10 @@ impl<'a> Outbox<'a> {
     pub(super) fn poll(&mut self, buffer: &mut [u8]) -> usize {
         let mut total = self.poll_rest(buffer);
         while total < buffer.len() && self.written < self.end {
-            // Queued frames are whole.
-            let Header::Whole { kind, header, body } = header(&self.buffer[self.written..self.end]) else {
-                break;
+            (self.is_refusal, self.left) = match self.frame_at(self.written) {
+                Some((kind, frame)) => (kind == Kind::REFUSED, frame.len()),
+                None => break,
             };
-            self.left = header + body;
-            self.is_refusal = kind == Kind::REFUSED;
             total += self.poll_rest(&mut buffer[total..]);
         }
         total
@@ -159,19 +157,26 @@ impl<'a> Outbox<'a> {
 
     /// Kind and body of the unacknowledged frame with these low 16 bits of its number.
     pub(super) fn frame(&self, number: u16) -> Option<(Kind, &[u8])> {
-        let offset = number.wrapping_sub(self.first as u16);
+        let mut left = number.wrapping_sub(self.first as u16);
         let mut at = self.start;
-        let mut left = usize::from(offset);
         loop {
-            let Header::Whole { kind, header, body } = header(&self.buffer[at..self.end]) else {
-                return None;
-            };
+            let (kind, frame) = self.frame_at(at)?;
             if left == 0 {
-                return Some((kind, &self.buffer[at + header..at + header + body]));
+                // Of one or two bytes: what is looked up is short.
+                let body = if frame.get(1)? & 0x80 == 0 { 2 } else { 3 };
+                return Some((kind, frame.get(body..)?));
             }
-            at += header + body;
+            at += frame.len();
             left -= 1;
         }
+    }
+
+    /// The frame that begins there, its header included. Queued frames are whole.
+    #[inline(never)]
+    fn frame_at(&self, at: usize) -> Option<(Kind, &[u8])> {
+        let bytes = self.buffer.get(at..self.end)?;
+        let Header::Whole { kind, header, body } = header(bytes) else { return None };
+        Some((kind, bytes.get(..header + body)?))
     }
 
     /// The gateway is done with `frames` more frames, which must have been written.
@@ -180,10 +185,8 @@ impl<'a> Outbox<'a> {
             return Err(NeverSent);
         }
         for _ in 0..frames {
-            let Header::Whole { kind, header, body } = header(&self.buffer[self.start..self.end]) else {
-                return Err(NeverSent);
-            };
-            self.start += header + body;
+            let (kind, frame) = self.frame_at(self.start).ok_or(NeverSent)?;
+            self.start += frame.len();
             self.first = self.first.wrapping_add(1);
             self.in_flight -= u16::from(kind.takes_window());
         }
@@ -202,8 +205,8 @@ impl<'a> Outbox<'a> {
         let mut number = self.first;
         let mut at = self.start;
         while number != self.next {
-            let Header::Whole { kind, header, body } = header(&self.buffer[at..self.end]) else { break };
-            at += header + body;
+            let Some((kind, frame)) = self.frame_at(at) else { break };
+            at += frame.len();
             number = number.wrapping_add(1);
             if number.wrapping_sub(self.first) <= received.wrapping_sub(self.first) {
                 self.written = at;

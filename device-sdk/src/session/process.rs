@@ -286,7 +286,7 @@ impl<'a> Session<'a> {
             self.counters.outcomes_unclaimed = self.counters.outcomes_unclaimed.wrapping_add(1);
             return;
         };
-        for entry in receipt.entries.iter() {
+        for entry in receipt.entries.read() {
             // An empty name stands for a handle that was never announced.
             let client = inbox.latest_name(entry.client, NameKind::Client).unwrap_or_default();
             self.outcomes.add_entry(slot, client, entry.status);

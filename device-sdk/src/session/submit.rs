@@ -9,6 +9,7 @@ use bugle_protocol::{
 };
 
 use super::interest::Interest;
+use super::outbox::Outbox;
 use super::outcomes::ReceiptWish;
 use super::Session;
 use crate::signal::{Accepted, SendError, SendOptions, Target};
@@ -53,7 +54,7 @@ pub enum Request<'r> {
 
 /// Why a request isn't queued: a [`SendError`] that a register holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Refusal {
+pub(super) enum Refusal {
     TooLarge,
     ListTooLong,
     NoRecipient,
@@ -298,28 +299,31 @@ impl Session<'_> {
             // Inline, so that a refusal says by itself what it is about.
             None => NameRef::Inline(name),
         };
-        let queued = self.push(request, name);
+        let queued = push(&mut self.outbox, self.agreed.max_body, request, name);
         if queued.is_ok() || !self.announced.take_back() {
             return queued;
         }
         // What doesn't fit behind the announcement may fit without it.
         self.outbox.take_back(&mark);
-        self.push(request, NameRef::Inline(request.name().1))
+        push(&mut self.outbox, self.agreed.max_body, request, NameRef::Inline(request.name().1))
     }
+}
 
-    #[inline(never)]
-    fn push(&mut self, request: &Request<'_>, name: NameRef<'_>) -> Result<u32, Refusal> {
-        let frame = request.frame(name);
-        if frame.body_len_from_device() > self.agreed.max_body.into() {
-            return Err(Refusal::TooLarge);
-        }
-        self.outbox.push(&frame).map_err(|_| {
-            // What doesn't fit an empty outbox never will.
-            if self.outbox.is_empty() || frame.body_len_from_device() > self.outbox.capacity() {
-                Refusal::TooLarge
-            } else {
-                Refusal::Full
-            }
-        })
+/// Queues the frame of the request, in which `name` stands.
+#[inline(never)]
+pub(super) fn push(
+    outbox: &mut Outbox<'_>,
+    max_body: u16,
+    request: &Request<'_>,
+    name: NameRef<'_>,
+) -> Result<u32, Refusal> {
+    let frame = request.frame(name);
+    let length = frame.body_len_from_device();
+    if length > max_body.into() {
+        return Err(Refusal::TooLarge);
     }
+    outbox.push(&frame).map_err(|_| {
+        // What doesn't fit an empty outbox never will.
+        if outbox.is_empty() || length > outbox.capacity() { Refusal::TooLarge } else { Refusal::Full }
+    })
 }

@@ -4,6 +4,7 @@
 use bugle_protocol::{Frame, Hello, NameRef, Reason, Resume, VERSION};
 
 use super::interest::Interest;
+use super::submit::{Refusal, Request, push};
 use super::timer::{NEVER, Timer};
 use super::{Greeting, Link, Session};
 use crate::signal::{Disconnect, Event};
@@ -176,20 +177,20 @@ impl Session<'_> {
         }
         self.restore = Timer::OVER;
         while let Some((at, interest)) = self.interests.wanted() {
-            let frame = match interest {
-                Interest::Group(group) => Frame::Join { group: NameRef::Inline(group) },
-                Interest::Filter { filter, at_least_once } => Frame::Subscribe { at_least_once, filter },
-            };
             if self.outbox.in_flight >= self.agreed.window {
                 return;
             }
-            let fits = frame.body_len_from_device() <= self.agreed.max_body.into();
-            if !fits || self.outbox.push(&frame).is_err() {
-                if fits && !self.outbox.is_empty() {
-                    return;
+            let (request, name) = match interest {
+                Interest::Group(group) => (Request::Join(group), group),
+                Interest::Filter { filter, at_least_once } => (Request::Subscribe { filter, at_least_once }, filter),
+            };
+            match push(&mut self.outbox, self.agreed.max_body, &request, NameRef::Inline(name)) {
+                Ok(_) => {}
+                Err(Refusal::Full) => return,
+                Err(_) => {
+                    warning!("cannot be restored: {:?}", Reason::TooLarge);
+                    self.tell(Event::NotRestored(Reason::TooLarge));
                 }
-                warning!("cannot be restored: {:?}", Reason::TooLarge);
-                self.tell(Event::NotRestored(Reason::TooLarge));
             }
             self.interests.sent(at);
         }
