@@ -19,7 +19,9 @@ pub(super) struct GatewayClock {
 
 #[derive(Clone, Copy, Debug)]
 struct Sample {
-    gateway: u64,
+    /// The low and the high half of the gateway's time: a whole one would align the session to 8, which costs firmware.
+    low: u32,
+    high: u32,
     asked_at: u32,
 }
 
@@ -32,7 +34,7 @@ impl Sample {
 
     /// The low 32 bits of the latest that the gateway's clock can show.
     fn latest(self, now: u32) -> u32 {
-        (self.gateway as u32).wrapping_add(self.gone(now))
+        self.low.wrapping_add(self.gone(now))
     }
 }
 
@@ -43,7 +45,7 @@ impl GatewayClock {
     }
 
     pub(super) fn sample(&mut self, gateway: u64, asked_at: u32, now: u32) {
-        let sample = Sample { gateway, asked_at };
+        let sample = Sample { low: gateway as u32, high: (gateway >> 32) as u32, asked_at };
         if self.best.is_none_or(|best| sample.latest(now).wrapping_sub(best.latest(now)) as i32 <= 0) {
             self.best = Some(sample);
         }
@@ -51,7 +53,9 @@ impl GatewayClock {
 
     /// The latest that the gateway's clock can show now, in its milliseconds.
     pub(super) fn latest(&self, now: u32) -> Option<u64> {
-        self.best.map(|best| best.gateway.saturating_add(best.gone(now).into()))
+        let best = self.best?;
+        let gateway = u64::from(best.high) << 32 | u64::from(best.low);
+        Some(gateway.saturating_add(best.gone(now).into()))
     }
 
     /// Has to be called more often than a sample gets old.
@@ -59,8 +63,8 @@ impl GatewayClock {
         if let Some(best) = &mut self.best
             && now.wrapping_sub(best.asked_at) >= OLD
         {
-            best.gateway = best.gateway.saturating_add(best.gone(now).into());
-            best.asked_at = now;
+            let (low, carries) = best.low.overflowing_add(best.gone(now));
+            (best.low, best.high, best.asked_at) = (low, best.high.wrapping_add(carries.into()), now);
         }
     }
 
@@ -90,6 +94,19 @@ mod tests {
         // After 100 s the old one may be 97 ms off, and a round trip of 40 is better.
         clock.sample(101_020, 100_000, 100_040);
         assert_eq!(clock.latest(100_040), Some(101_062));
+    }
+
+    #[test]
+    fn a_sample_outlives_the_wrap_of_the_devices_clock() {
+        let mut clock = GatewayClock::default();
+        clock.sample(7_000_000_000, 0, 0);
+        let (mut now, hour) = (0u64, 3_600_000);
+        for _ in 0..3 * 24 * 50 {
+            now += hour / 3;
+            clock.handle_time(now as u32);
+        }
+        let latest = clock.latest(now as u32).unwrap() - 7_000_000_000;
+        assert!(latest >= now + now / 1024 && latest < now + now / 512, "{latest} after {now}");
     }
 
     #[test]
