@@ -13,6 +13,7 @@ use crate::reason::Reason;
 use crate::receipt::Receipt;
 use crate::send::{AT_LEAST_ONCE, Publish, Send};
 use crate::wire::{Field, Malformed, NoSpace, Reader, Writer};
+use crate::write;
 
 /// The first byte of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -326,75 +327,31 @@ impl<'a> Frame<'a> {
 
     fn encode_body(&self, writer: &mut Writer<'_>) {
         match *self {
+            Self::Ping { token } => write::ping(writer, token),
+            Self::Pong { clock } => write::pong(writer, clock),
+            Self::Ack { frames } => write::ack(writer, frames),
+            Self::Bye { reason, text } | Self::Error { reason, text } => write::bye(writer, reason, text),
+            Self::Hello(hello) => write::hello(writer, &hello),
             Self::Welcome(welcome) => welcome.encode(writer),
-            Self::Error { reason, text } => encode_reason(reason, text, writer),
             Self::Challenge { nonce } => writer.bytes(nonce),
+            Self::Proof { proof } => write::proof(writer, proof),
+            Self::Name { handle, kind, name } => write::name(writer, handle, kind, name),
+            Self::Join { group } | Self::Leave { group } => write::group(writer, group),
+            Self::Send(send) => write::send(writer, &send),
+            Self::Publish(publish) => write::publish(writer, &publish),
+            Self::Subscribe { at_least_once, filter } => write::subscribe(writer, at_least_once, filter),
+            Self::Unsubscribe { filter } => write::unsubscribe(writer, filter),
+            Self::Refused { number, reason, retry_after, text } => {
+                write::refused(writer, number, reason, retry_after, text);
+            }
             Self::Receipt(receipt) => receipt.encode(writer),
             Self::Delivery(delivery) => delivery.encode(writer),
             Self::Message(message) => message.encode(writer),
-            _ => self.encode_body_from_device(writer),
-        }
-    }
-
-    /// [`body_len`](Self::body_len) for frames that a device sends.
-    pub fn body_len_from_device(&self) -> usize {
-        let mut counter = Writer::counting();
-        self.encode_body_from_device(&mut counter);
-        counter.written()
-    }
-
-    /// [`encode`](Self::encode) for frames that a device sends, so that its firmware doesn't carry the rest. Those of a
-    /// gateway get an empty body.
-    pub fn encode_from_device(&self, buffer: &mut [u8]) -> Result<usize, NoSpace> {
-        let mut writer = Writer::new(buffer);
-        writer.u8(self.kind().0);
-        writer.varint(self.body_len_from_device() as u32);
-        self.encode_body_from_device(&mut writer);
-        writer.finish()
-    }
-
-    fn encode_body_from_device(&self, writer: &mut Writer<'_>) {
-        match *self {
-            Self::Ping { token: None } | Self::Pong { clock: None } => {}
-            Self::Ping { token: Some(token) } => writer.u32(token),
-            Self::Pong { clock: Some((token, clock)) } => {
-                writer.u32(token);
-                writer.u64(clock);
-            }
-            Self::Ack { frames } => writer.varint(frames),
-            Self::Bye { reason, text } => encode_reason(reason, text, writer),
-            Self::Hello(hello) => hello.encode(writer),
-            Self::Proof { proof } => writer.bytes(proof),
-            Self::Name { handle, kind, name } => {
-                writer.varint(handle.into());
-                writer.u8(kind as u8);
-                writer.bytes(name.as_bytes());
-            }
-            Self::Join { group } | Self::Leave { group } => group.encode(writer),
-            Self::Send(send) => send.encode(writer),
-            Self::Publish(publish) => publish.encode(writer),
-            Self::Subscribe { at_least_once, filter } => {
-                writer.u8(at_least_once.into());
-                writer.bytes(filter.as_bytes());
-            }
-            Self::Unsubscribe { filter } => writer.bytes(filter.as_bytes()),
-            Self::Refused { number, reason, retry_after, text } => {
-                writer.u16(number);
-                writer.u8(reason.code());
-                writer.varint(retry_after);
-                writer.bytes(text.as_bytes());
-            }
-            _ => {}
         }
     }
 }
 
-fn encode_reason(reason: Reason, text: &str, writer: &mut Writer<'_>) {
-    writer.u8(reason.code());
-    writer.bytes(text.as_bytes());
-}
-
-fn varint_len(value: usize) -> usize {
+pub(crate) fn varint_len(value: usize) -> usize {
     match value {
         0..0x80 => 1,
         0x80..0x4000 => 2,

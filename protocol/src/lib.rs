@@ -32,6 +32,7 @@ mod reason;
 mod receipt;
 mod send;
 mod wire;
+pub mod write;
 
 pub use delivery::{Delivery, Message};
 pub use frame::{Frame, Kind, RawFrame, TooLarge, split};
@@ -40,7 +41,7 @@ pub use name::{NameKind, NameList, NameListIter, NameRef, announced_handle, is_n
 pub use reason::{Reason, Status};
 pub use receipt::{Receipt, ReceiptCounts, ReceiptEntries, ReceiptEntry};
 pub use send::{Mode, Publish, ReceiptMode, Send, Target};
-pub use wire::{Malformed, NoSpace};
+pub use wire::{Malformed, NoSpace, Writer};
 
 /// The version of the framing that this crate speaks.
 pub const VERSION: u8 = 1;

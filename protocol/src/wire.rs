@@ -300,7 +300,7 @@ pub(crate) const fn flag(set: bool, bit: u8) -> u8 {
 }
 
 /// Writes what fits into a buffer, and counts all.
-pub(crate) struct Writer<'a> {
+pub struct Writer<'a> {
     buffer: &'a mut [u8],
     written: usize,
 }
@@ -316,7 +316,7 @@ impl<'a> Writer<'a> {
     }
 
     /// How many bytes it would take, or took.
-    pub(crate) fn written(&self) -> usize {
+    pub fn written(&self) -> usize {
         self.written
     }
 

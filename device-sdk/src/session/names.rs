@@ -3,7 +3,7 @@
 
 use core::num::NonZeroU16;
 
-use bugle_protocol::{Frame, MAX_NAME, NameKind, NameRef, Reason, announced_handle, body};
+use bugle_protocol::{Kind, MAX_NAME, NameKind, NameRef, Reason, announced_handle, body, write};
 use heapless::String;
 
 use super::outbox::Outbox;
@@ -141,7 +141,7 @@ impl<'a> AnnouncedNames<'a> {
         if let Some((index, _)) = place
             && let Some(handle) = handle(index)
             && let Ok(text) = String::try_from(name)
-            && outbox.push(&Frame::Name { handle: handle.get(), kind, name }).is_ok()
+            && announce(outbox, handle, kind, name)
         {
             self.slots[index].0 = Some(Announced { kind, name: text, used: self.turn });
             self.fresh = Some(index);
@@ -156,6 +156,13 @@ impl<'a> AnnouncedNames<'a> {
         self.slots[index].0 = None;
         true
     }
+}
+
+fn announce(outbox: &mut Outbox<'_>, handle: NonZeroU16, kind: NameKind, name: &str) -> bool {
+    let mut writer = outbox.body();
+    write::name(&mut writer, handle.get(), kind, name);
+    let body = writer.written();
+    outbox.push(Kind::NAME, body).is_ok()
 }
 
 fn handle(index: usize) -> Option<NonZeroU16> {

@@ -9,7 +9,7 @@
 //! Only frames that the gateway's window allows are queued, so none here waits for anything but the
 //! transport, and a refusal is never behind a frame that may not be written.
 
-use bugle_protocol::{Frame, Kind};
+use bugle_protocol::{Kind, Writer, write};
 
 use super::inbox::{Header, header};
 
@@ -88,21 +88,21 @@ impl<'a> Outbox<'a> {
         self.written == self.end
     }
 
-    /// Queues a numbered frame and says its number.
-    pub(super) fn push(&mut self, frame: &Frame<'_>) -> Result<u32, Full> {
-        let length = match frame.encode_from_device(&mut self.buffer[self.end..]) {
-            Ok(length) => length,
-            Err(_) if self.start == 0 => return Err(Full),
-            Err(_) => {
-                self.buffer.copy_within(self.start..self.end, 0);
-                self.written -= self.start;
-                self.end -= self.start;
-                self.start = 0;
-                frame.encode_from_device(&mut self.buffer[self.end..]).map_err(|_| Full)?
-            }
-        };
+    /// A writer for the body of a numbered frame, which [`push`](Self::push) then queues.
+    pub(super) fn body(&mut self) -> Writer<'_> {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.written -= self.start;
+            self.end -= self.start;
+            self.start = 0;
+        }
+        write::body(&mut self.buffer[self.end..])
+    }
+
+    /// Queues the numbered frame whose body of so many bytes was written, and says its number.
+    pub(super) fn push(&mut self, kind: Kind, body: usize) -> Result<u32, Full> {
+        let length = write::finish(&mut self.buffer[self.end..], kind, body).map_err(|_| Full)?;
         self.end += length;
-        let kind = frame.kind();
         self.in_flight += u16::from(kind.takes_window());
         self.refusals_unwritten += usize::from(kind == Kind::REFUSED);
         let number = self.next;
@@ -223,23 +223,26 @@ impl<'a> Outbox<'a> {
 mod tests {
     use super::*;
 
-    fn subscribe(filter: &str) -> Frame<'_> {
-        Frame::Unsubscribe { filter }
+    fn push(outbox: &mut Outbox<'_>, filter: &str) -> Result<u32, Full> {
+        let mut writer = outbox.body();
+        write::unsubscribe(&mut writer, filter);
+        let body = writer.written();
+        outbox.push(Kind::UNSUBSCRIBE, body)
     }
 
     #[test]
     fn what_is_acknowledged_makes_room() {
         let mut buffer = [0; 12];
         let mut outbox = Outbox::new(&mut buffer);
-        assert_eq!(outbox.push(&subscribe("aa")), Ok(0));
-        assert_eq!(outbox.push(&subscribe("bbb")), Ok(1));
-        assert_eq!(outbox.push(&subscribe("cc")), Err(Full));
+        assert_eq!(push(&mut outbox, "aa"), Ok(0));
+        assert_eq!(push(&mut outbox, "bbb"), Ok(1));
+        assert_eq!(push(&mut outbox, "cc"), Err(Full));
         let mut out = [0; 6];
         assert_eq!(outbox.poll(&mut out), 6);
         assert!(outbox.is_within_a_frame());
         assert_eq!(outbox.acknowledge(2), Err(NeverSent));
         assert_eq!(outbox.acknowledge(1), Ok(()));
-        assert_eq!(outbox.push(&subscribe("cc")), Ok(2));
+        assert_eq!(push(&mut outbox, "cc"), Ok(2));
         assert_eq!(outbox.frame(2), Some((Kind::UNSUBSCRIBE, &b"cc"[..])));
         assert_eq!((outbox.in_flight, outbox.frame(0), outbox.frame(3)), (2, None, None));
         assert_eq!(outbox.poll(&mut out), 6, "the rest of the second, and some of the third");
@@ -250,7 +253,7 @@ mod tests {
     fn a_resumed_session_sends_again_what_was_not_received() {
         let mut buffer = [0; 32];
         let mut outbox = Outbox::new(&mut buffer);
-        ["a", "b", "c"].iter().for_each(|filter| assert!(outbox.push(&subscribe(filter)).is_ok()));
+        ["a", "b", "c"].iter().for_each(|filter| assert!(push(&mut outbox, filter).is_ok()));
         let mut out = [0; 32];
         assert_eq!(outbox.poll(&mut out[..8]), 8);
         outbox.acknowledge(1).unwrap();

@@ -2,7 +2,7 @@
 //! frames of others' making are then settled one by one at the head ([`Session::settle`]), down to the first
 //! that the application has to take ([`Session::take`]).
 
-use bugle_protocol::{Frame, Kind, Malformed, NameKind, Reason, Receipt, auth, body};
+use bugle_protocol::{Kind, Malformed, NameKind, Reason, Receipt, auth, body, write};
 
 use super::clock::GatewayClock;
 use super::inbox::{Head, Inbox, Next};
@@ -319,8 +319,10 @@ impl<'a> Session<'a> {
 
     /// Queues the refusal of the gateway's frame with this number, if there is room, and counts it.
     fn refuse(&mut self, number: u32, reason: Reason) -> bool {
-        let refused = Frame::Refused { number: number as u16, reason, retry_after: 0, text: "" };
-        if self.outbox.push(&refused).is_err() {
+        let mut writer = self.outbox.body();
+        write::refused(&mut writer, number as u16, reason, 0, "");
+        let body = writer.written();
+        if self.outbox.push(Kind::REFUSED, body).is_err() {
             return false;
         }
         debug!("refusing frame {}: {:?}", number, reason);

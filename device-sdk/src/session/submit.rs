@@ -4,8 +4,8 @@
 use core::task::{Poll, Waker};
 
 use bugle_protocol::{
-    Frame, MAX_LIST, MAX_PAYLOAD, MAX_TOPIC, NameKind, NameList, NameRef, Publish, Reason, ReceiptMode, Send,
-    is_name,
+    Kind, MAX_LIST, MAX_PAYLOAD, MAX_TOPIC, NameKind, NameList, NameRef, Publish, Reason, ReceiptMode, Send, Writer, is_name,
+    write,
 };
 
 use super::interest::Interest;
@@ -153,32 +153,39 @@ impl Request<'_> {
         }
     }
 
-    fn frame<'f>(&'f self, name: NameRef<'f>) -> Frame<'f> {
+    /// Writes the body of its frame, in which `name` stands, and says the kind.
+    fn write(&self, name: NameRef<'_>, writer: &mut Writer<'_>) -> Kind {
         match *self {
-            Self::Send {
-                target,
-                payload,
-                options: &SendOptions { ttl, receipt, store, echo, urgent, id },
-            } => {
+            Self::Send { target, payload, options: &SendOptions { ttl, receipt, store, echo, urgent, id } } => {
                 let target = if target.is_group {
-                    let list = |list: Option<&'f [&'f str]>| list.map(NameList::inline);
-                    bugle_protocol::Target::Group {
-                        group: name,
-                        only: list(target.only),
-                        except: list(target.except),
-                    }
+                    let (only, except) = (target.only.map(NameList::inline), target.except.map(NameList::inline));
+                    bugle_protocol::Target::Group { group: name, only, except }
                 } else {
                     bugle_protocol::Target::Client(name)
                 };
-                Frame::Send(Send { target, ttl, receipt, store, echo, urgent, id, payload })
+                write::send(writer, &Send { target, ttl, receipt, store, echo, urgent, id, payload });
+                Kind::SEND
             }
             Self::Publish { payload, at_least_once, retain, .. } => {
-                Frame::Publish(Publish { topic: name, at_least_once, retain, payload })
+                write::publish(writer, &Publish { topic: name, at_least_once, retain, payload });
+                Kind::PUBLISH
             }
-            Self::Join(_) => Frame::Join { group: name },
-            Self::Leave(_) => Frame::Leave { group: name },
-            Self::Subscribe { filter, at_least_once } => Frame::Subscribe { at_least_once, filter },
-            Self::Unsubscribe(filter) => Frame::Unsubscribe { filter },
+            Self::Join(_) => {
+                write::group(writer, name);
+                Kind::JOIN
+            }
+            Self::Leave(_) => {
+                write::group(writer, name);
+                Kind::LEAVE
+            }
+            Self::Subscribe { filter, at_least_once } => {
+                write::subscribe(writer, at_least_once, filter);
+                Kind::SUBSCRIBE
+            }
+            Self::Unsubscribe(filter) => {
+                write::unsubscribe(writer, filter);
+                Kind::UNSUBSCRIBE
+            }
         }
     }
 
@@ -317,12 +324,13 @@ pub(super) fn push(
     request: &Request<'_>,
     name: NameRef<'_>,
 ) -> Result<u32, Refusal> {
-    let frame = request.frame(name);
-    let length = frame.body_len_from_device();
+    let mut writer = outbox.body();
+    let kind = request.write(name, &mut writer);
+    let length = writer.written();
     if length > max_body.into() {
         return Err(Refusal::TooLarge);
     }
-    outbox.push(&frame).map_err(|_| {
+    outbox.push(kind, length).map_err(|_| {
         // What doesn't fit an empty outbox never will.
         if outbox.is_empty() || length > outbox.capacity() { Refusal::TooLarge } else { Refusal::Full }
     })

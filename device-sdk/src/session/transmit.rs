@@ -1,7 +1,7 @@
 //! What goes out, in this order: the rest of a frame that was begun, what keeps the connection alive,
 //! acknowledgements, queued frames. An acknowledgement never overtakes the refusal of a frame that it covers.
 
-use bugle_protocol::{Frame, Hello, NameRef, Reason, Resume, VERSION};
+use bugle_protocol::{Hello, Kind, NameRef, Reason, Resume, VERSION, Writer, write};
 
 use super::interest::Interest;
 use super::submit::{Refusal, Request, push};
@@ -20,11 +20,23 @@ impl Out<'_> {
         &mut self.buffer[self.length..]
     }
 
-    /// Whether the frame fitted.
-    fn frame(&mut self, frame: &Frame<'_>) -> bool {
-        let Ok(length) = frame.encode_from_device(self.rest()) else { return false };
+    /// A frame of this kind. Whether it fitted.
+    fn frame(&mut self, kind: Kind, write: impl FnOnce(&mut Writer<'_>)) -> bool {
+        let mut writer = write::body(self.rest());
+        write(&mut writer);
+        let body = writer.written();
+        self.finish(kind, body)
+    }
+
+    #[inline(never)]
+    fn finish(&mut self, kind: Kind, body: usize) -> bool {
+        let Ok(length) = write::finish(self.rest(), kind, body) else { return false };
         self.length += length;
         true
+    }
+
+    fn bye(&mut self, reason: Reason) -> bool {
+        self.frame(Kind::BYE, |writer| write::bye(writer, reason, ""))
     }
 }
 
@@ -49,19 +61,19 @@ impl Session<'_> {
                 // While the application holds the inbox it isn't known what counts as received.
                 if let Some(inbox) = &self.inbox {
                     let done = inbox.done;
-                    out.frame(&Frame::Hello(self.hello(done)));
+                    out.frame(Kind::HELLO, |writer| write::hello(writer, &self.hello(done)));
                     self.link = Link::Greeting(Greeting::Waiting);
                     self.asked_at = now;
                 }
             }
             Link::Greeting(Greeting::WriteProof) => {
-                out.frame(&Frame::Proof { proof: &self.proof });
+                out.frame(Kind::PROOF, |writer| write::proof(writer, &self.proof));
                 self.link = Link::Greeting(Greeting::Waiting);
                 self.asked_at = now;
             }
             Link::Closing(_, goodbye) => {
                 if let Some(reason) = *goodbye
-                    && out.frame(&Frame::Bye { reason, text: "" })
+                    && out.bye(reason)
                 {
                     *goodbye = None;
                 }
@@ -69,8 +81,7 @@ impl Session<'_> {
             Link::Open => self.transmit_open(now, &mut out),
             Link::Leaving => {
                 self.transmit_queued(now, &mut out);
-                if self.outbox.is_all_written() && out.frame(&Frame::Bye { reason: Reason::Normal, text: "" })
-                {
+                if self.outbox.is_all_written() && out.bye(Reason::Normal) {
                     self.link = Link::Closing(Disconnect::Stopped, None);
                 }
             }
@@ -84,7 +95,7 @@ impl Session<'_> {
     fn transmit_open(&mut self, now: u32, out: &mut Out<'_>) {
         self.restore(now);
         if let Some(token) = self.pong
-            && out.frame(&Frame::Pong { clock: token.map(|token| (token, 0)) })
+            && out.frame(Kind::PONG, |writer| write::pong(writer, token.map(|token| (token, 0))))
         {
             self.pong = None;
         }
@@ -112,7 +123,7 @@ impl Session<'_> {
     fn transmit_ack(&mut self, out: &mut Out<'_>) {
         let Some(inbox) = &self.inbox else { return };
         let frames = inbox.done.wrapping_sub(self.acknowledged);
-        if frames > 0 && out.frame(&Frame::Ack { frames }) {
+        if frames > 0 && out.frame(Kind::ACK, |writer| write::ack(writer, frames)) {
             self.acknowledged = inbox.done;
         }
     }
@@ -137,7 +148,7 @@ impl Session<'_> {
         let next = if interval == NEVER { 0 } else { interval };
         // A ping that has to go anyway asks for the clock if that would be due before the next.
         let token = (self.sync.left(now) <= next).then_some(now);
-        if !out.frame(&Frame::Ping { token }) {
+        if !out.frame(Kind::PING, |writer| write::ping(writer, token)) {
             return;
         }
         self.last_ping = now;
