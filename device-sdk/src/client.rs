@@ -258,9 +258,7 @@ impl<M: RawMutex> Future for Acceptance<'_, '_, M> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { sending, request, may_name_again } = &mut *self;
         let waker = context.waker();
-        sending
-            .shared
-            .look(|session| session.poll_request(request, &mut sending.slot, may_name_again, waker))
+        sending.shared.look(|session| session.poll_request(request, &mut sending.slot, may_name_again, waker))
     }
 }
 

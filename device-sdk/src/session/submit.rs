@@ -4,14 +4,14 @@
 use core::task::{Poll, Waker};
 
 use bugle_protocol::{
-    Kind, MAX_LIST, MAX_PAYLOAD, MAX_TOPIC, NameKind, NameList, NameRef, Publish, Reason, ReceiptMode, Send, Writer, is_name,
-    write,
+    Kind, MAX_LIST, MAX_PAYLOAD, MAX_TOPIC, NameKind, NameList, NameRef, Publish, Reason, ReceiptMode, Send,
+    Writer, is_name, write,
 };
 
+use super::Session;
 use super::interest::Interest;
 use super::outbox::Outbox;
 use super::outcomes::ReceiptWish;
-use super::Session;
 use crate::signal::{Accepted, SendError, SendOptions, Target};
 
 /// Something to be sent.
@@ -156,9 +156,14 @@ impl Request<'_> {
     /// Writes the body of its frame, in which `name` stands, and says the kind.
     fn write(&self, name: NameRef<'_>, writer: &mut Writer<'_>) -> Kind {
         match *self {
-            Self::Send { target, payload, options: &SendOptions { ttl, receipt, store, echo, urgent, id } } => {
+            Self::Send {
+                target,
+                payload,
+                options: &SendOptions { ttl, receipt, store, echo, urgent, id },
+            } => {
                 let target = if target.is_group {
-                    let (only, except) = (target.only.map(NameList::inline), target.except.map(NameList::inline));
+                    let (only, except) =
+                        (target.only.map(NameList::inline), target.except.map(NameList::inline));
                     bugle_protocol::Target::Group { group: name, only, except }
                 } else {
                     bugle_protocol::Target::Client(name)

@@ -193,7 +193,9 @@ impl Session<'_> {
             }
             let (request, name) = match interest {
                 Interest::Group(group) => (Request::Join(group), group),
-                Interest::Filter { filter, at_least_once } => (Request::Subscribe { filter, at_least_once }, filter),
+                Interest::Filter { filter, at_least_once } => {
+                    (Request::Subscribe { filter, at_least_once }, filter)
+                }
             };
             match push(&mut self.outbox, self.agreed.max_body, &request, NameRef::Inline(name)) {
                 Ok(_) => {}
