@@ -41,7 +41,7 @@ async fn send_and_take() {
     let authority = Authority::new();
     let (gateway, port) = gateway(&authority.sign("server", &[NAME])).await;
     let transport = connect(port, &authority, NAME, no_clock).await.unwrap();
-    let mut config = config("device", "");
+    let config = config("device", "");
     let mut device = Device::connect_in_tls(transport, config).await.unwrap();
     soon("the join", device.client.join("floor")).await.unwrap();
     let mut app = App::member(&gateway, Version::V5, "app", "floor").await;
