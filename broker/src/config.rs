@@ -61,6 +61,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Who may use the admin API, if anyone.
     pub admin_api: Option<AdminApi>,
+    /// Where the audit log is, if there is one.
+    pub audit_log: Option<PathBuf>,
     /// How many shards.
     pub shards: u16,
     /// Where and how what must last is kept, if it is.
@@ -127,6 +129,8 @@ struct ConfigFile {
     store: StoreSection,
     websocket: WebSocketSection,
     #[serde(skip_serializing_if = "Option::is_none")]
+    audit_log: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     admin_api: Option<AdminApiSection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<TlsSection>,
@@ -186,6 +190,7 @@ impl Default for ConfigFile {
             limits: LimitsSection::default(),
             store: StoreSection::default(),
             websocket: WebSocketSection::default(),
+            audit_log: None,
             admin_api: None,
             tls: None,
             listener: Vec::new(),
@@ -359,6 +364,7 @@ impl ConfigFile {
             origins: self.websocket.checked(self.authenticates())?,
             admin,
             admin_api: admin_api.transpose()?,
+            audit_log: self.audit_log.clone(),
             shards,
             store: self.store()?,
             prefix: self.prefix.as_str().into(),

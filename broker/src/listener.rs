@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bugle_core::hub::owner;
 use bugle_core::model::Limits;
+use serde_json::json;
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -21,6 +22,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::audit::shown_address;
 use crate::back_off::{BackOff, Wait};
 use crate::metrics::{EarlyClose, ProcessCounters};
 use crate::places::{LARGE, LargePlace, Places, Slot, WaitingPlace};
@@ -151,6 +153,12 @@ impl Door {
     fn close(&self, peer: SocketAddr, why: EarlyClose) {
         tracing::debug!(%peer, reason = why.key(), "closed before the first packet");
         self.counters.closed_early(why);
+        let audit = self.counters.audit();
+        // Who goes by himself was refused nothing.
+        if audit.is_on() && why != EarlyClose::Ended {
+            let address = shown_address(peer.ip());
+            audit.record_stranger("closed_early", &json!({"address": address, "reason": why.key()}));
+        }
     }
 
     /// Reads the first packet and hands the connection over. `bytes` have been read already.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod audit;
 mod authentication;
 mod back_off;
 mod bench;
@@ -24,6 +25,7 @@ mod listener;
 mod metrics;
 mod operate;
 mod places;
+mod reload_status;
 mod rules_command;
 mod rules_reload;
 mod send;
@@ -31,6 +33,7 @@ mod serve;
 mod shard_thread;
 mod store;
 mod sys_topics;
+mod tls_reload;
 mod transport;
 mod watch;
 

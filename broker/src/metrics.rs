@@ -11,9 +11,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::admin::AdminCounters;
+use crate::audit::AuditLog;
 use crate::back_off::BackOff;
 use crate::bridge::BridgeStatus;
-use crate::rules_reload::RulesStatus;
+use crate::reload_status::ReloadStatus;
 use crate::store::StoreHealth;
 use crate::store::status::Histogram;
 use crate::transport::TransportKind;
@@ -87,11 +88,22 @@ pub struct ProcessCounters {
     unread: AtomicU64,
     hook_failures: AtomicU64,
     back_off: BackOff,
+    audit: AuditLog,
     waits: AtomicU64,
     panics: AtomicU64,
 }
 
 impl ProcessCounters {
+    /// Nothing counted yet. What an audit is to know goes into this log.
+    pub fn new(audit: AuditLog) -> Self {
+        Self { audit, ..Self::default() }
+    }
+
+    /// The audit log, which may be off.
+    pub fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
     /// A connection was accepted.
     pub fn accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
@@ -257,9 +269,15 @@ impl Snapshot {
         snapshot
     }
 
-    /// Adds how the rules are doing.
-    pub fn add_rules(&mut self, rules: &RulesStatus) {
-        rules.each(&mut |name, help, labels, value, is_gauge| self.add(name, help, labels, value, is_gauge));
+    /// Adds how it went to read files again.
+    pub fn add_reloads(&mut self, reloads: &ReloadStatus) {
+        reloads
+            .each(&mut |name, help, labels, value, is_gauge| self.add(name, help, labels, value, is_gauge));
+    }
+
+    /// Adds how the audit log is doing, if there is one.
+    pub fn add_audit(&mut self, audit: &AuditLog) {
+        audit.each(&mut |name, help, labels, value, is_gauge| self.add(name, help, labels, value, is_gauge));
     }
 
     /// Adds what the admin port has counted.

@@ -3,17 +3,16 @@
 //! A file that can't be used changes nothing: the rules that hold stay, and the log, `/healthz` and `/metrics` say so until a
 //! file can be used again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bugle_core::hub::EachNumber;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::admin::ReloadRequest;
 use crate::config::RulesPlace;
 use crate::file_watch::FileWatch;
+use crate::reload_status::{BY_CHANGE, BY_SIGNAL, ReloadStatus, Reloadable};
 use crate::shard_thread::{Control, ShardSender};
 
 /// How often the file is looked at.
@@ -24,71 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Requests of operators that wait; more are told to try again.
 const REQUESTS: usize = 4;
 
-/// How the rules are doing.
-#[derive(Debug, Default)]
-pub struct RulesStatus {
-    taken: AtomicU64,
-    refused: AtomicU64,
-    /// Why the file that is there isn't what holds.
-    fault: Mutex<Option<String>>,
-    /// The same of passwords and devices' secrets.
-    credentials: Mutex<Option<String>>,
-    /// The same of operators' tokens.
-    operators: Mutex<Option<String>>,
-}
-
-impl RulesStatus {
-    /// Why the file that is there isn't what holds; none: it is.
-    pub fn fault(&self) -> Option<String> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The same of passwords and devices' secrets.
-    pub fn credentials_fault(&self) -> Option<String> {
-        self.credentials.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Says whether passwords and devices' secrets are those of their files.
-    pub fn set_credentials(&self, fault: Option<String>) {
-        *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = fault;
-    }
-
-    /// The same of operators' tokens.
-    pub fn operators_fault(&self) -> Option<String> {
-        self.operators.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Says whether operators' tokens are those of their file.
-    pub fn set_operators(&self, fault: Option<String>) {
-        *self.operators.lock().unwrap_or_else(PoisonError::into_inner) = fault;
-    }
-
-    /// Calls `each` for every number.
-    pub fn each(&self, each: &mut EachNumber<'_>) {
-        for (result, count) in [("taken", &self.taken), ("refused", &self.refused)] {
-            let help = "Times that the rules were read again";
-            each("rules_reloads", help, &[("result", result)], count.load(Ordering::Relaxed), false);
-        }
-        let help = "1 while older rules hold than the file has, because it can't be used";
-        each("rules_outdated", help, &[], self.fault().is_some().into(), true);
-        let help = "1 while older passwords or secrets hold than their files have, because one can't be used";
-        each("credentials_outdated", help, &[], self.credentials_fault().is_some().into(), true);
-        let help = "1 while older operators' tokens hold than their file has, because it can't be used";
-        each("operators_outdated", help, &[], self.operators_fault().is_some().into(), true);
-    }
-
-    fn set(&self, fault: Option<String>) {
-        let count = if fault.is_some() { &self.refused } else { &self.taken };
-        count.fetch_add(1, Ordering::Relaxed);
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
-    }
-}
-
 /// What reads the rules again.
 pub struct RulesReload {
     place: RulesPlace,
     shards: Vec<ShardSender>,
-    status: Arc<RulesStatus>,
+    status: Arc<ReloadStatus>,
     watch: FileWatch,
     /// Requests of operators.
     requests: mpsc::Receiver<ReloadRequest>,
@@ -99,7 +38,7 @@ impl RulesReload {
     pub fn new(
         place: RulesPlace,
         shards: Vec<ShardSender>,
-        status: Arc<RulesStatus>,
+        status: Arc<ReloadStatus>,
     ) -> (Self, mpsc::Sender<ReloadRequest>) {
         let watch = FileWatch::new(place.path.clone());
         let (sender, requests) = mpsc::channel(REQUESTS);
@@ -119,22 +58,27 @@ impl RulesReload {
                 _ = looks.tick() => {}
             }
             if self.watch.has_changed() || is_asked || request.is_some() {
-                let result = self.reload().await;
+                let by = match &request {
+                    Some(request) => request.by.as_str(),
+                    None if is_asked => BY_SIGNAL,
+                    None => BY_CHANGE,
+                };
+                let result = self.reload(by).await;
                 if let Some(request) = request {
                     // Who asked may have waited long enough.
-                    let _ = request.send(result);
+                    let _ = request.answer.send(result);
                 }
             }
         }
     }
 
-    async fn reload(&self) -> Result<(), String> {
+    async fn reload(&self, by: &str) -> Result<(), String> {
         let path = self.place.path.display();
         let rules = match self.place.load() {
             Ok(rules) => Arc::new(rules),
             Err(error) => {
                 tracing::error!(%error, "the rules stay as they are");
-                self.status.set(Some(error.to_string()));
+                self.status.set(Reloadable::Rules, by, Some(error.to_string()));
                 return Err(error.to_string());
             }
         };
@@ -152,7 +96,7 @@ impl RulesReload {
                 tracing::warn!(%path, "a shard takes long to judge its clients by the new rules");
             }
         }
-        self.status.set(None);
+        self.status.set(Reloadable::Rules, by, None);
         tracing::info!(%path, "the rules were read again, and hold everywhere");
         Ok(())
     }

@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bugle_core::hub::{ShardConfig, UserConnections};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -17,6 +19,7 @@ use tokio::time::timeout;
 use crate::admin::{
     self, Access, Admin, AdminCounters, AdminTls, Api, OperatorsEnd, OperatorsReload, Shards,
 };
+use crate::audit::{AuditLog, AuditThread};
 use crate::authentication;
 use crate::authentication::hook::Hook;
 use crate::authentication::operators::OperatorFile;
@@ -28,13 +31,15 @@ use crate::fifo::connect_shards;
 use crate::handshake_thread::HandshakeThread;
 use crate::listener::{Door, bind};
 use crate::metrics::ProcessCounters;
-use crate::rules_reload::{RulesReload, RulesStatus};
+use crate::reload_status::ReloadStatus;
+use crate::rules_reload::RulesReload;
 use crate::shard_thread::{self, Clock, Control, ShardHandle, ShardSender};
 use crate::store::{self, Database, OpenError, ReadError, StoreHandle};
 use crate::sys_topics;
+use crate::tls_reload::TlsReload;
 use crate::transport::TransportSettings;
 use crate::transport::greeting::Admission;
-use crate::transport::tls::{TlsEndpoint, TlsFiles};
+use crate::transport::tls::TlsEndpoint;
 
 /// How long a stop may take: two seconds for the clients, and some for the threads.
 const STOP: Duration = Duration::from_secs(3);
@@ -58,6 +63,14 @@ pub enum ServeError {
     /// Passwords or secrets can't be used.
     #[error("{0}")]
     Credentials(String),
+    /// The audit log can't be opened.
+    #[error("cannot write the audit log {path}: {source}")]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A certificate or a key can't be used.
     #[error("[tls] {0}")]
     Tls(String),
@@ -131,20 +144,15 @@ pub struct Gateway {
     shards: Vec<ShardHandle>,
     listeners: JoinSet<()>,
     transports: Arc<TransportSettings>,
-    certificates: Option<Certificates>,
+    has_certificates: bool,
+    is_admin_tls: bool,
+    audit: AuditLog,
+    audit_thread: Option<AuditThread>,
     /// Asks for what is in files to be read again.
     reloads: Vec<Arc<Notify>>,
     bridges: Bridges,
     store: Option<StoreHandle>,
     _handshakes: HandshakeThread,
-}
-
-/// Where certificates come from and go.
-struct Certificates {
-    files: TlsFiles,
-    endpoints: Vec<Arc<TlsEndpoint>>,
-    /// That of the admin port, if it has one.
-    admin: Option<Arc<AdminTls>>,
 }
 
 impl Gateway {
@@ -175,7 +183,13 @@ impl Gateway {
         let admin = open(config.admin, "--admin")?.pop();
 
         let clock = Clock::start();
-        let counters = Arc::new(ProcessCounters::default());
+        let opened = config.audit_log.as_deref().map(|path| {
+            AuditLog::open(path).map_err(|source| ServeError::Audit { path: path.to_owned(), source })
+        });
+        let (audit, audit_thread) = opened.transpose()?.unzip();
+        let audit: AuditLog = audit.unwrap_or_default();
+        audit.record("started", &json!({"version": env!("CARGO_PKG_VERSION"), "pid": std::process::id()}));
+        let counters = Arc::new(ProcessCounters::new(audit.clone()));
         let hook = config.hook.as_ref().map(|hook| Hook::new(hook, counters.clone())).transpose();
         let hook = hook.map_err(ServeError::Credentials)?;
         let known = config.credentials_place.load_known().map_err(ServeError::Credentials)?;
@@ -228,7 +242,10 @@ impl Gateway {
             shards,
             listeners: JoinSet::new(),
             transports,
-            certificates: None,
+            has_certificates: tls.is_some(),
+            is_admin_tls: false,
+            audit: audit.clone(),
+            audit_thread,
             reloads: Vec::new(),
             bridges,
             store,
@@ -251,13 +268,18 @@ impl Gateway {
                 accept.await;
             });
         }
-        gateway.certificates =
-            tls.map(|(files, _)| Certificates { files, endpoints, admin: admin_tls.map(Arc::new) });
-        let rules = Arc::new(RulesStatus::default());
+        let reloads = Arc::new(ReloadStatus::new(audit.clone()));
+        let admin_tls = admin_tls.map(Arc::new);
+        if let Some((files, _)) = tls {
+            let asked = Arc::new(Notify::new());
+            let reload = TlsReload::new(files, endpoints, admin_tls.clone(), reloads.clone());
+            gateway.listeners.spawn(reload.run(asked.clone()));
+            gateway.reloads.push(asked);
+        }
         let mut rules_reload = None;
         if let Some(place) = &config.rules_place {
             let asked = Arc::new(Notify::new());
-            let (reload, way) = RulesReload::new(place.clone(), senders.clone(), rules.clone());
+            let (reload, way) = RulesReload::new(place.clone(), senders.clone(), reloads.clone());
             rules_reload = Some(way);
             gateway.listeners.spawn(reload.run(asked.clone()));
             gateway.reloads.push(asked);
@@ -266,7 +288,7 @@ impl Gateway {
         let place = &config.credentials_place;
         if place.has_files() {
             let asked = Arc::new(Notify::new());
-            let reload = CredentialsReload::new(place.clone(), known, senders.clone(), rules.clone());
+            let reload = CredentialsReload::new(place.clone(), known, senders.clone(), reloads.clone());
             gateway.listeners.spawn(reload.run(asked.clone()));
             gateway.reloads.push(asked);
         }
@@ -292,17 +314,18 @@ impl Gateway {
                 (Some(api), Some(file)) => {
                     let known = Arc::new(ArcSwap::from_pointee(file));
                     let asked = Arc::new(Notify::new());
-                    let reload = OperatorsReload::new(api.operators.clone(), known.clone(), rules.clone());
+                    let reload = OperatorsReload::new(api.operators.clone(), known.clone(), reloads.clone());
                     gateway.listeners.spawn(reload.run(asked.clone()));
                     gateway.reloads.push(asked);
-                    let access = Access::new(known, api.requests_per_second, admin_counters.clone());
+                    let access =
+                        Access::new(known, api.requests_per_second, admin_counters.clone(), audit.clone());
                     Some(OperatorsEnd { access, api: Api { shards: shards.clone(), rules: rules_reload } })
                 }
                 _ => None,
             };
-            let admin = Admin { shards, admin_counters, counters, clock, door, bridges, rules, store };
-            let tls = gateway.certificates.as_ref().and_then(|certificates| certificates.admin.clone());
-            gateway.listeners.spawn(admin::serve(listener, tls, admin, operators));
+            let admin = Admin { shards, admin_counters, counters, clock, door, bridges, reloads, store };
+            gateway.is_admin_tls = admin_tls.is_some();
+            gateway.listeners.spawn(admin::serve(listener, admin_tls, admin, operators));
         }
         Ok(gateway)
     }
@@ -312,28 +335,13 @@ impl Gateway {
         self.listeners_at.first().map(|(address, _)| *address)
     }
 
-    /// Reads again what can be read again.
+    /// Reads again what can be read again, and opens the audit log anew.
     fn reload(&self) {
-        self.reload_certificates();
-        self.reloads.iter().for_each(|reload| reload.notify_one());
-    }
-
-    /// Reads the certificates again, for connections to come. The old ones stay where the new can't be used.
-    fn reload_certificates(&self) {
-        let Some(Certificates { files, endpoints, admin }) = &self.certificates else {
-            return tracing::info!("there are no certificates to be read again");
-        };
-        let loaded = files.load().and_then(|config| Ok((config, files.load_for_operators()?)));
-        match loaded {
-            Ok((config, of_admin)) => {
-                endpoints.iter().for_each(|endpoint| endpoint.replace(&config));
-                if let Some(admin) = admin {
-                    admin.replace(of_admin);
-                }
-                tracing::info!("certificates were read again, and hold for new connections");
-            }
-            Err(error) => tracing::error!(%error, "the certificates stay as they are"),
+        self.audit.reopen();
+        if !self.has_certificates {
+            tracing::info!("there are no certificates to be read again");
         }
+        self.reloads.iter().for_each(|reload| reload.notify_one());
     }
 
     /// Accepts no more, tells every client, and waits for the shards to end, three seconds at most.
@@ -354,6 +362,10 @@ impl Gateway {
             return tracing::warn!("a shard did not end in time");
         }
         self.shards.into_iter().for_each(ShardHandle::join);
+        self.audit.record("stopped", &json!({}));
+        if self.audit_thread.is_some_and(|thread| !thread.stop(STOP)) {
+            tracing::error!("the audit log was not written to its end in time");
+        }
         if let Some(store) = self.store
             && !store.stop(STOP)
         {
@@ -375,13 +387,12 @@ impl Gateway {
         }
         let websocket = self.listeners_at.iter().find(|(_, listener)| listener.in_clear.websocket);
         if let Some((address, listener)) = websocket {
-            let is_tls = self.certificates.is_some() && listener.in_clear.tls;
+            let is_tls = self.has_certificates && listener.in_clear.tls;
             let tls = if is_tls { ", and all of it within TLS" } else { "" };
             line(format_args!("  MQTT in a WebSocket              ws://{address}/mqtt{tls}"));
         }
         if let Some(address) = self.admin {
-            let is_tls = self.certificates.as_ref().is_some_and(|certificates| certificates.admin.is_some());
-            let scheme = if is_tls { "https" } else { "http" };
+            let scheme = if self.is_admin_tls { "https" } else { "http" };
             line(format_args!(
                 "  health and metrics               {scheme}://{address}/healthz  {scheme}://{address}/metrics"
             ));

@@ -220,7 +220,10 @@ pub fn start(
     let (has_ended, ended) = oneshot::channel();
     let judge = (authenticator, control.clone());
     let thread = std::thread::Builder::new().name(format!("shard-{}", config.index)).spawn(move || {
-        let shard = Shard::new(config, Box::new(fill_random));
+        let mut shard = Shard::new(config, Box::new(fill_random));
+        if counters.audit().is_on() {
+            shard.keep_audit();
+        }
         let to_store = store.as_ref().map(|end| end.link.clone());
         let host = Rc::new(ShardHost::new(shard, clock, counters, ends.outgoing, judge, to_store));
         let tasks = LocalSet::new();
@@ -565,6 +568,7 @@ impl ShardHost {
             }
         })
         .await;
+        self.audit();
     }
 
     /// Takes out of the shard what has become ready, each time something went in, and at its deadlines.
@@ -585,6 +589,7 @@ impl ShardHost {
                 self.wake.notify_one();
                 yield_now().await;
             }
+            self.audit();
             self.tell_committed();
             if !self.shard.borrow().is_judging() {
                 for judged in self.judging.take() {
@@ -604,6 +609,18 @@ impl ShardHost {
         }
     }
 
+    /// Writes down what an audit is to know.
+    fn audit(&self) {
+        if !self.shard.borrow().keeps_audit() {
+            return;
+        }
+        let index = self.shard.borrow().index();
+        while let Some(Some(event)) = self.caught("what an audit is to know", |shard, _| shard.poll_audit()) {
+            let address = |key| self.connection(key).and_then(|connection| connection.peer());
+            self.counters.audit().record_event(index, event, address);
+        }
+    }
+
     /// Tells operators whose moderation the store has.
     fn tell_committed(&self) {
         // Nearly always it is empty.
@@ -620,6 +637,8 @@ impl ShardHost {
     /// Whether all was taken out.
     fn settle(self: &Rc<Self>) -> bool {
         let mut flushes = 0_usize;
+        // While those are there whom it is about.
+        self.audit();
         loop {
             self.authenticate();
             let has_forwarded = self.forward();

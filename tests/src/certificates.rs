@@ -1,10 +1,14 @@
 //! Certificates of a test's own, made anew each time, and clients that trust them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
+    KeyIdMethod, KeyPair, RevokedCertParams, date_time_ymd,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -20,6 +24,8 @@ use crate::{Gateway, soon};
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: PathBuf,
+    /// The numbers of what it signed, by where that is.
+    serials: Mutex<BTreeMap<PathBuf, u64>>,
 }
 
 /// A certificate and its key, in PEM files.
@@ -44,7 +50,7 @@ impl Authority {
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         std::fs::write(folder.join("authority.pem"), issuer.pem()).unwrap();
         std::fs::write(folder.join("authority.der"), issuer.der()).unwrap();
-        Self { issuer, folder }
+        Self { issuer, folder, serials: Mutex::default() }
     }
 
     /// Its own certificate, in PEM.
@@ -70,9 +76,39 @@ impl Authority {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, file);
+        static SERIAL: AtomicU64 = AtomicU64::new(1000);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        params.serial_number = Some(serial.into());
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        self.keep(file, &certificate.pem(), &key)
+        let files = self.keep(file, &certificate.pem(), &key);
+        self.serials.lock().unwrap().insert(files.certificate.clone(), serial);
+        files
+    }
+
+    /// Writes the list of what it has revoked: these, in PEM. The same file each time.
+    pub fn revoke(&self, certificates: &[&Certificate]) -> PathBuf {
+        let serials = self.serials.lock().unwrap();
+        let revoked = certificates.iter().map(|certificate| RevokedCertParams {
+            serial_number: serials[&certificate.certificate].into(),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2099, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let path = self.folder.join("revoked.pem");
+        // At once, as whoever replaces a list should.
+        std::fs::write(self.folder.join("revoked.new"), list.signed_by(&self.issuer).unwrap().pem().unwrap())
+            .unwrap();
+        std::fs::rename(self.folder.join("revoked.new"), &path).unwrap();
+        path
     }
 
     fn keep(&self, file: &str, certificate: &str, key: &KeyPair) -> Certificate {

@@ -16,15 +16,17 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
+use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::problem::Problem;
 use super::server::AdminCounters;
+use crate::audit::{AuditLog, shown_address};
 use crate::authentication::operators::{Operator, OperatorFile};
 use crate::back_off::{BackOff, Wait};
 use crate::file_watch::FileWatch;
-use crate::rules_reload::RulesStatus;
+use crate::reload_status::{BY_CHANGE, BY_SIGNAL, ReloadStatus, Reloadable};
 
 /// Longest token, in bytes.
 const MAX_TOKEN: usize = 512;
@@ -39,6 +41,7 @@ pub struct Access {
     buckets: Mutex<HashMap<Arc<str>, Bucket>>,
     back_off: BackOff,
     counters: Arc<AdminCounters>,
+    audit: AuditLog,
 }
 
 /// How many requests an operator has left.
@@ -68,9 +71,10 @@ impl Access {
         operators: Arc<ArcSwap<OperatorFile>>,
         requests_per_second: u32,
         counters: Arc<AdminCounters>,
+        audit: AuditLog,
     ) -> Self {
         let (rate, back_off) = (requests_per_second, BackOff::default());
-        Self { operators, rate, buckets: Mutex::default(), back_off, counters }
+        Self { operators, rate, buckets: Mutex::default(), back_off, counters, audit }
     }
 
     /// Whose request with these fields it is, if he may make it now; one that `looks` changes nothing.
@@ -148,14 +152,28 @@ pub async fn guard(State(access): State<Arc<Access>>, mut request: Request, next
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let address = peer.unwrap_or_else(|| IpAddr::from([0, 0, 0, 0]));
     let looks = matches!(*request.method(), Method::GET | Method::HEAD);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let noted = |operator: Option<&str>, status: StatusCode| {
+        json!({
+            "operator": operator, "address": shown_address(address), "method": method.as_str(), "path": path,
+            "status": status.as_u16(),
+        })
+    };
     let mut answer = match access.judge(request.headers(), looks, address).await {
         Ok(operator) => {
+            let name = operator.name.clone();
             request.extensions_mut().insert(operator);
-            next.run(request).await
+            let answer = next.run(request).await;
+            if !looks {
+                access.audit.record("admin", &noted(Some(&name), answer.status()));
+            }
+            answer
         }
         Err(problem) => {
             tracing::info!(%address, reason = problem.code(), "a request to the admin API was refused");
-            problem.into_response()
+            let answer = problem.into_response();
+            access.audit.record_stranger("admin", &noted(None, answer.status()));
+            answer
         }
     };
     access.counters.answered(answer.status().as_u16());
@@ -169,13 +187,13 @@ pub async fn guard(State(access): State<Arc<Access>>, mut request: Request, next
 pub struct OperatorsReload {
     path: PathBuf,
     operators: Arc<ArcSwap<OperatorFile>>,
-    status: Arc<RulesStatus>,
+    status: Arc<ReloadStatus>,
     watch: FileWatch,
 }
 
 impl OperatorsReload {
     /// Of a file that was read just now.
-    pub fn new(path: PathBuf, operators: Arc<ArcSwap<OperatorFile>>, status: Arc<RulesStatus>) -> Self {
+    pub fn new(path: PathBuf, operators: Arc<ArcSwap<OperatorFile>>, status: Arc<ReloadStatus>) -> Self {
         let watch = FileWatch::new(path.clone());
         Self { path, operators, status, watch }
     }
@@ -193,15 +211,16 @@ impl OperatorsReload {
             if !self.watch.has_changed() && !is_asked {
                 continue;
             }
+            let by = if is_asked { BY_SIGNAL } else { BY_CHANGE };
             match OperatorFile::load(&self.path) {
                 Ok(file) => {
                     self.operators.store(Arc::new(file));
-                    self.status.set_operators(None);
+                    self.status.set(Reloadable::Operators, by, None);
                     tracing::info!(path = %self.path.display(), "the operators' file was read again");
                 }
                 Err(error) => {
                     tracing::error!(%error, "the operators stay as they are");
-                    self.status.set_operators(Some(error));
+                    self.status.set(Reloadable::Operators, by, Some(error));
                 }
             }
         }

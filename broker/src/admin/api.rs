@@ -38,8 +38,13 @@ const PAGE: (usize, usize) = (100, 1000);
 /// How long reading the rules may take, all clients judged by them included.
 const RELOAD: Duration = Duration::from_secs(15);
 
-/// A request to read the rules again, and where the result goes.
-pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
+/// A request to read the rules again.
+pub struct ReloadRequest {
+    /// Whose, for the audit log.
+    pub by: String,
+    /// Where the result goes.
+    pub answer: oneshot::Sender<Result<(), String>>,
+}
 
 /// What the API works on.
 pub struct Api {
@@ -302,8 +307,7 @@ async fn moderate(
         "act": act.key(), "client": client, "group": group.as_ref().map(GroupName::as_str), "seconds": seconds,
     });
     let asked = ModerationRequest { act, client: id, group, seconds, why: why.into() };
-    let by = format!("operator {}", operator.name);
-    api.shards.moderate(asked, &by).await?.map_err(|refusal| refused(&refusal))?;
+    api.shards.moderate(asked, &operator.shown()).await?.map_err(|refusal| refused(&refusal))?;
     tracing::info!(operator = %operator.name, %act, client = %done["client"], group = %done["group"], "moderated");
     Ok(Json(done))
 }
@@ -323,7 +327,7 @@ async fn reload_rules(
     tracing::info!(operator = %operator.name, "the rules are to be read again");
     let (answer, answered) = oneshot::channel();
     let busy = || Problem::unavailable("the rules are being read again just now; try again").after(1);
-    rules.try_send(answer).map_err(|_| busy())?;
+    rules.try_send(ReloadRequest { by: operator.shown(), answer }).map_err(|_| busy())?;
     match timeout(RELOAD, answered).await {
         Ok(Ok(Ok(()))) => Ok(Json(json!({"rules": "taken"}))),
         Ok(Ok(Err(fault))) => {

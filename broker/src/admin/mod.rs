@@ -36,7 +36,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::bridge::BridgeStatus;
 use crate::listener::Door;
 use crate::metrics::{ProcessCounters, Snapshot};
-use crate::rules_reload::RulesStatus;
+use crate::reload_status::{ReloadStatus, Reloadable};
 use crate::shard_thread::{Clock, sum_counters};
 use crate::store::StoreHealth;
 use crate::transport::upgrade::{PATH, RequestHead, SUBPROTOCOL, UpgradeRefusal};
@@ -53,8 +53,8 @@ pub struct Admin {
     pub clock: Clock,
     /// Where a WebSocket goes.
     pub door: Arc<Door>,
-    /// How the rules are doing.
-    pub rules: Arc<RulesStatus>,
+    /// How it went to read files again.
+    pub reloads: Arc<ReloadStatus>,
     /// How the bridges are doing.
     pub bridges: Arc<[Arc<BridgeStatus>]>,
     /// How the store is doing, if there is one.
@@ -101,18 +101,16 @@ async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": admin.clock.elapsed().as_secs(),
     });
-    if let Some(fault) = admin.rules.fault() {
-        // It works, by older rules: starting it again would not help.
-        health["status"] = "degraded".into();
-        health["rules"] = serde_json::json!({"state": "outdated", "reason": fault});
+    for &what in Reloadable::ALL {
+        if let Some(fault) = admin.reloads.fault(what) {
+            // It works, by what it read before: starting it again would not help.
+            health["status"] = "degraded".into();
+            health[what.key()] = serde_json::json!({"state": "outdated", "reason": fault});
+        }
     }
-    if let Some(fault) = admin.rules.credentials_fault() {
+    if let Some(fault) = admin.counters.audit().fault() {
         health["status"] = "degraded".into();
-        health["credentials"] = serde_json::json!({"state": "outdated", "reason": fault});
-    }
-    if let Some(fault) = admin.rules.operators_fault() {
-        health["status"] = "degraded".into();
-        health["operators"] = serde_json::json!({"state": "outdated", "reason": fault});
+        health["audit"] = serde_json::json!({"state": "unavailable", "reason": fault});
     }
     if let Some(trouble) = admin.store.as_ref().and_then(StoreHealth::trouble) {
         health["status"] = "degraded".into();
@@ -133,7 +131,8 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let (sum, answered) = sum_counters(admin.shards.all()).await;
     let uptime = admin.clock.elapsed().as_secs();
     let mut snapshot = Snapshot::new(&admin.counters, &sum, answered, admin.shards.all().len(), uptime);
-    snapshot.add_rules(&admin.rules);
+    snapshot.add_reloads(&admin.reloads);
+    snapshot.add_audit(admin.counters.audit());
     snapshot.add_admin(&admin.admin_counters);
     admin.bridges.iter().for_each(|bridge| snapshot.add_bridge(bridge));
     if let Some(store) = &admin.store {

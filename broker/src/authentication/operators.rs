@@ -31,6 +31,13 @@ pub struct Operator {
     pub is_viewer: bool,
 }
 
+impl Operator {
+    /// As others see who did something: no client has such an id.
+    pub fn shown(&self) -> String {
+        format!("operator {}", self.name)
+    }
+}
+
 /// The operators, and how each proves to be one.
 #[derive(Default)]
 pub struct OperatorFile(Vec<([u8; 32], Operator)>);

@@ -14,7 +14,7 @@ use super::passwords::PasswordFile;
 use super::tokens::{TokenKeys, TokenSettings};
 use super::{Known, devices};
 use crate::file_watch::FileWatch;
-use crate::rules_reload::RulesStatus;
+use crate::reload_status::{BY_CHANGE, BY_SIGNAL, ReloadStatus, Reloadable};
 use crate::shard_thread::{Control, ShardSender};
 
 /// How often the files are looked at.
@@ -88,7 +88,7 @@ pub struct CredentialsReload {
     place: CredentialsPlace,
     known: Arc<ArcSwap<Known>>,
     shards: Vec<ShardSender>,
-    status: Arc<RulesStatus>,
+    status: Arc<ReloadStatus>,
     watches: Vec<FileWatch>,
 }
 
@@ -98,7 +98,7 @@ impl CredentialsReload {
         place: CredentialsPlace,
         known: Arc<ArcSwap<Known>>,
         shards: Vec<ShardSender>,
-        status: Arc<RulesStatus>,
+        status: Arc<ReloadStatus>,
     ) -> Self {
         let watches = place.files().cloned().map(FileWatch::new).collect();
         Self { place, known, shards, status, watches }
@@ -118,12 +118,12 @@ impl CredentialsReload {
             let changed =
                 self.watches.iter_mut().filter_map(|watch| watch.has_changed().then_some(())).count();
             if is_asked || changed > 0 {
-                self.reload().await;
+                self.reload(if is_asked { BY_SIGNAL } else { BY_CHANGE }).await;
             }
         }
     }
 
-    async fn reload(&self) {
+    async fn reload(&self, by: &str) {
         let place = self.place.clone();
         // Making a hash that fits nobody takes a while.
         let read = tokio::task::spawn_blocking(move || Ok((place.load()?, place.load_known()?))).await;
@@ -131,7 +131,7 @@ impl CredentialsReload {
             Ok(read) => read,
             Err(error) => {
                 tracing::error!(error, "passwords and devices stay as they are");
-                return self.status.set_credentials(Some(error));
+                return self.status.set(Reloadable::Credentials, by, Some(error));
             }
         };
         let users = known.passwords.len();
@@ -141,7 +141,7 @@ impl CredentialsReload {
             // A shard that has ended lets nobody in.
             let _ = shard.control.send(Control::Credentials(credentials.clone())).await;
         }
-        self.status.set_credentials(None);
+        self.status.set(Reloadable::Credentials, by, None);
         tracing::info!(users, secrets = ?credentials, "passwords and devices were read again, and hold for new connections");
     }
 }

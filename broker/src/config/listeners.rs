@@ -89,6 +89,8 @@ pub struct TlsSection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_ca: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    crl_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     client_name: Option<NamePlace>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     client_certificate_optional: bool,
@@ -176,12 +178,19 @@ impl TlsSection {
             )));
         }
         let certificates = chains.iter().cloned().zip(keys.iter().cloned()).collect();
-        if self.client_ca.is_none() && (self.client_name.is_some() || self.client_certificate_optional) {
+        let uses_them =
+            self.client_name.is_some() || self.client_certificate_optional || self.crl_file.is_some();
+        if self.client_ca.is_none() && uses_them {
             let text = "[tls] says how clients' certificates are used, and not who signs them: add client_ca";
             return Err(ConfigError::Invalid(text.to_owned()));
         }
         let is_optional = self.client_certificate_optional;
-        Ok(TlsFiles { certificates, client_ca: self.client_ca.clone(), is_optional })
+        Ok(TlsFiles {
+            certificates,
+            client_ca: self.client_ca.clone(),
+            is_optional,
+            revoked: self.crl_file.clone(),
+        })
     }
 
     /// Where in a client's certificate its name is, if that lets it in.

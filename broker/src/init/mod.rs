@@ -30,6 +30,7 @@ mod file {
     pub const OPERATORS: &str = "operators";
     pub const TOKEN: &str = "admin-token";
     pub const DATA: &str = "data";
+    pub const AUDIT: &str = "audit.jsonl";
 }
 
 /// Makes the folder, or a new certificate in it.
@@ -74,7 +75,7 @@ fn make(options: &InitOptions) -> Result<String, String> {
         .replace("{passwords}", &quoted_path(file::PASSWORDS))
         .replace("{devices}", &quoted_path(file::DEVICES))
         .replace("{rules}", &quoted_path(file::RULES))
-        .replace("{audit}", "")
+        .replace("{audit}", &quoted_path(file::AUDIT))
         .replace("{certificate}", &quoted_path(file::CERTIFICATE))
         .replace("{until}", &server.until)
         .replace("{key}", &quoted_path(file::KEY))

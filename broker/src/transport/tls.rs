@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, ServerConnectionData,
     UnbufferedServerConnection, WebPkiClientVerifier,
@@ -40,12 +40,20 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
     /// Clients may come without one, and prove otherwise who they are.
     pub is_optional: bool,
+    /// Which certificates the authorities have revoked. None: that isn't looked at.
+    pub revoked: Option<PathBuf>,
 }
 
 impl TlsFiles {
+    /// All files of it.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let pairs = self.certificates.iter().flat_map(|(chain, key)| [chain, key]);
+        pairs.chain(&self.client_ca).chain(&self.revoked)
+    }
+
     /// The same for the admin port, whose clients show no certificate.
     pub fn load_for_operators(&self) -> Result<ServerConfig, String> {
-        Self { client_ca: None, is_optional: false, ..self.clone() }.load()
+        Self { client_ca: None, is_optional: false, revoked: None, ..self.clone() }.load()
     }
 
     /// Reads them all. What is wrong with which file is said in the error.
@@ -62,9 +70,12 @@ impl TlsFiles {
                 let roots = Arc::new(authorities(path)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
                 let verifier = if self.is_optional { verifier.allow_unauthenticated() } else { verifier };
-                let verifier = verifier.build();
+                // Of every certificate of a chain it has to be known: an authority without a list lets nobody in.
+                let lists = self.revoked.as_deref().map(revocations).transpose()?;
+                let verifier = verifier.with_crls(lists.unwrap_or_default()).build();
+                let place = self.revoked.as_deref().unwrap_or(path);
                 builder.with_client_cert_verifier(
-                    verifier.map_err(|error| format!("{}: {error}", path.display()))?,
+                    verifier.map_err(|error| format!("{}: {error}", place.display()))?,
                 )
             }
         };
@@ -97,6 +108,29 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String>
     let found = found.map_err(|error| format!("{}: no certificates in PEM form: {error}", path.display()))?;
     if found.is_empty() {
         return Err(format!("{}: there is no certificate in it", path.display()));
+    }
+    Ok(found)
+}
+
+/// The revocation lists of a PEM file, one at least.
+fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let found =
+        CertificateRevocationListDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found =
+        found.map_err(|error| format!("{}: no revocation lists in PEM form: {error}", path.display()))?;
+    if found.is_empty() {
+        return Err(format!("{}: there is no revocation list in it", path.display()));
+    }
+    for list in &found {
+        let (_, parsed) = x509_parser::parse_x509_crl(list)
+            .map_err(|error| format!("{}: no revocation list: {error}", path.display()))?;
+        let now = x509_parser::time::ASN1Time::now();
+        if parsed.next_update().is_some_and(|next| next < now) {
+            tracing::warn!(
+                path = %path.display(), issuer = %parsed.issuer(),
+                "this revocation list should have been replaced by now; what was revoked since isn't in it"
+            );
+        }
     }
     Ok(found)
 }
@@ -466,6 +500,7 @@ mod tests {
             certificates: vec![(chain.clone(), key.clone())],
             client_ca: None,
             is_optional: false,
+            revoked: None,
         };
         let server = files.load();
         std::fs::remove_file(chain).unwrap();

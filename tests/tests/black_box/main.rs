@@ -4,6 +4,7 @@
 
 mod admin_api;
 mod attacks;
+mod audit;
 mod authentication_hook;
 mod bad_input;
 mod bench;
@@ -26,6 +27,7 @@ mod overload;
 mod passwords;
 mod presence;
 mod readme;
+mod revocation;
 mod rules;
 mod slow_reader;
 mod soak;

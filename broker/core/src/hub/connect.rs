@@ -39,6 +39,7 @@ pub(super) struct Admission {
 
 impl Shard {
     pub(super) fn connect(&mut self, key: ConnectionKey, request: ConnectRequest, now: Instant) {
+        self.note_claim(key, &request);
         if let Credential::Scram { data } = &request.credential {
             let data = data.clone();
             return self.begin_connect(key, request, &data, now);
@@ -178,6 +179,7 @@ impl Shard {
             lasts,
             authentication,
         };
+        self.note_connected(key, session_present);
         self.reply(key, Reply::Connected(connected), now);
         // Whoever comes back may have fewer roles than when it subscribed.
         if is_kept {
@@ -200,6 +202,7 @@ impl Shard {
 
     pub(super) fn refuse_connect(&mut self, key: ConnectionKey, refusal: Refusal, now: Instant) {
         self.counters.count_refusal(refusal.reason);
+        self.note_refused(key, &refusal);
         // As many as may connect at once: whoever drives the shard asks for them after each call.
         if refusal.reason == Reason::NotAuthenticated && self.failed.len() < self.limits.clients_per_shard {
             self.failed.push_back(key);

@@ -8,6 +8,7 @@
 //! the session settles a delivery → [`receipts`] → [`send`] merges the shards' reports → the sender's session.
 
 mod asked;
+mod audit;
 mod authenticate;
 mod awaited;
 mod away;
@@ -51,6 +52,7 @@ use slotmap::{DefaultKey, SlotMap};
 
 pub use crate::backbone::{PeerBatch, owner};
 pub use asked::{AuthenticationRequest, Judgement};
+pub use audit::{AuditEvent, Parting};
 pub use counters::{Counters, EachNumber};
 pub use credentials::{Credentials, SecretEntry};
 pub use listing::{ClientDetails, ClientSummary, GroupSummary};
@@ -67,6 +69,7 @@ use crate::model::{
 use crate::rules::{Action, Actor, Object, Rules, decide};
 use crate::session::{Protocol, Session, SessionConfig};
 use crate::store::{Restored, WallTime};
+use audit::Audit;
 use authenticate::Exchange;
 use awaited::WaitingPublish;
 use away::Away;
@@ -314,6 +317,8 @@ pub struct Shard {
     failed: VecDeque<ConnectionKey>,
     /// Credentials that the process has yet to be asked about; at most one for each connection.
     asked: VecDeque<AuthenticationRequest>,
+    /// What an audit is to know; boxed, since many want none.
+    audit: Option<Box<Audit>>,
     backbone: Fifos,
     random: Random,
 
@@ -391,6 +396,7 @@ impl Shard {
             credentials: config.credentials,
             users: config.users,
             asked: VecDeque::new(),
+            audit: None,
             failed: VecDeque::new(),
             backbone: Fifos::new(config.index, config.shards, limits.fifo_envelopes),
             most_waiting: (limits.waiting_bytes / usize::from(config.shards.max(1))) as u64,
@@ -479,6 +485,7 @@ impl Shard {
             client.session.handle_closed();
             self.settle(key, now);
             self.end_client(key, true, now);
+            self.note_closed(key);
             if let Some(client) = self.clients.remove(key) {
                 self.counters.waiting_bytes -= client.weight as u64;
                 let [signals, publishes] = client.written_ahead;
@@ -720,6 +727,7 @@ impl Shard {
             Command::Release { id } => self.release(key, id, now),
             Command::Confirm { request, id } => self.confirm_publish(key, request, id, now),
             Command::Disconnect { with_will, session_expiry } => {
+                self.note_goodbye(key);
                 if let (Some(expiry), Some(client)) = (session_expiry, self.clients.get_mut(key)) {
                     client.session_expiry = expiry.min(self.limits.session_expiry_max);
                 }
@@ -745,6 +753,7 @@ impl Shard {
 
     fn close(&mut self, key: ConnectionKey, why: Refusal, now: Instant) {
         self.counters.count_refusal(why.reason);
+        self.note_close(key, &why);
         self.reply(key, Reply::Close(why), now);
     }
 

@@ -203,8 +203,14 @@ impl Shard {
             None => Object::Client(moderation.client.as_str()),
         };
         if !self.client_may(key, Action::Moderate, object) {
-            let text = "the rules don't let this client kick, mute or ban there";
-            return self.refuse(key, request, Refusal::new(Reason::NotAuthorized, text), now);
+            let refusal = Refusal::new(
+                Reason::NotAuthorized,
+                "the rules don't let this client kick, mute or ban there",
+            );
+            if let Some(by) = self.clients.get(key).and_then(|client| client.identity.clone()) {
+                self.note_moderation(&moderation, &by, &Err(refusal.clone()));
+            }
+            return self.refuse(key, request, refusal, now);
         }
         let Some(by) = self.clients.get(key).and_then(|client| client.identity.clone()) else { return };
         let shard = owner(moderation.client.as_str(), self.backbone.shards());
@@ -281,8 +287,14 @@ impl Shard {
         self.moderations.find(client, group, true).is_some()
     }
 
-    /// Carries it out.
+    /// Carries it out, and notes that.
     fn moderate(&mut self, request: &ModerationRequest, by: &Identity, now: Instant) -> Result<(), Refusal> {
+        let result = self.carry_out(request, by, now);
+        self.note_moderation(request, by, &result);
+        result
+    }
+
+    fn carry_out(&mut self, request: &ModerationRequest, by: &Identity, now: Instant) -> Result<(), Refusal> {
         let ModerationRequest { act, client, group, seconds, why } = request;
         if owner(client.as_str(), self.backbone.shards()) != self.index {
             return Err(Refusal::new(Reason::Internal, "this client is moderated by another shard"));

@@ -123,13 +123,17 @@ impl Shard {
     /// Collects what a session has to tell: of its end, of what it dropped, and of its deliveries.
     pub(super) fn settle(&mut self, key: ConnectionKey, now: Instant) {
         if let Some(client) = self.clients.get_mut(key) {
-            if let Some(reason) = client.session.poll_fault() {
+            let fault = client.session.poll_fault();
+            if let Some(reason) = fault {
                 self.counters.count_refusal(reason);
             }
             if let Some(counted) = client.session.take_counters() {
                 self.counters.count_session(&counted);
             }
             client.weigh(&mut self.counters.waiting_bytes);
+            if let Some(reason) = fault {
+                self.note_fault(key, reason);
+            }
         }
         while let Some(client) = self.clients.get_mut(key) {
             let Some((slot, settled)) = client.session.poll_settled() else { break };
