@@ -23,6 +23,7 @@ use crate::authentication::reload::CredentialsPlace;
 use crate::authentication::tokens::TokenSettings;
 use crate::bridge::settings::{BridgeSettings, LOCAL_ID};
 use crate::cli::ServeOptions;
+use crate::file_mode::{Holds, warn_if_open};
 use crate::limits::LimitsSection;
 use crate::store::settings::{StoreSection, StoreSettings};
 use crate::transport::client_name::NamePlace;
@@ -59,6 +60,8 @@ pub struct Config {
     pub origins: Origins,
     /// Where health and metrics are, if anywhere.
     pub admin: Option<SocketAddr>,
+    /// The admin port has a WebSocket for clients: not where it would let anyone in from other machines.
+    pub admin_has_websocket: bool,
     /// Who may use the admin API, if anyone.
     pub admin_api: Option<AdminApi>,
     /// Where the audit log is, if there is one.
@@ -214,7 +217,10 @@ impl Default for ConfigFile {
 impl Config {
     /// The configuration of a `serve`: the file, with what the command line says in its place.
     pub fn load(options: &ServeOptions) -> Result<Self, ConfigError> {
-        read(options)?.checked()
+        let file = read(options)?;
+        let config = file.checked()?;
+        file.warn_if_open();
+        Ok(config)
     }
 
     /// The configuration as a file would have it, without secrets.
@@ -314,6 +320,14 @@ impl ConfigFile {
         self.shards.unwrap_or(cores as u16)
     }
 
+    /// Warns of files of its own that others can read or write, and shouldn't.
+    fn warn_if_open(&self) {
+        let has_secrets = !self.credential.is_empty() || self.bridge.iter().any(BridgeSection::has_secret);
+        let holds = if has_secrets { Holds::Secrets } else { Holds::Policy };
+        self.path.iter().for_each(|path| warn_if_open(path, holds));
+        self.rules.iter().for_each(|path| warn_if_open(path, Holds::Policy));
+    }
+
     /// The default holds where nothing else is said.
     fn listen(&self) -> Vec<String> {
         match &self.listen {
@@ -363,6 +377,9 @@ impl ConfigFile {
             client_name: self.client_name(),
             origins: self.websocket.checked(self.authenticates())?,
             admin,
+            admin_has_websocket: self.authenticates()
+                || self.allow_anonymous
+                || admin.is_some_and(|address| address.ip().to_canonical().is_loopback()),
             admin_api: admin_api.transpose()?,
             audit_log: self.audit_log.clone(),
             shards,
@@ -550,6 +567,24 @@ mod tests {
         assert!(checked("listen = ['0.0.0.0:1883']\nallow_anonymous = true").is_ok());
         let credential = "rules_default = 'allow'\n[[credential]]\nid = 'a'\nsecret = 'b'";
         assert!(checked(&format!("listen = ['0.0.0.0:1883']\n{credential}")).is_ok());
+    }
+
+    #[test]
+    fn an_admin_port_for_other_machines_was_a_way_in_for_anyone() {
+        let has = |text: &str| checked(text).unwrap().admin_has_websocket;
+        assert!(has("") && has("admin = '[::1]:8088'"));
+        assert!(!has("admin = '0.0.0.0:8088'") && !has("admin = '192.0.2.1:8088'"));
+        assert!(has("admin = '0.0.0.0:8088'\nallow_anonymous = true"));
+        assert!(has(
+            "admin = '0.0.0.0:8088'\nrules_default = 'allow'\n[[credential]]\nid = 'a'\nsecret = 'b'"
+        ));
+        let api = |more: &str| format!("admin = '0.0.0.0:8088'\n[admin_api]\noperators = 'o'\n{more}");
+        refused(&api(""), "admin_api.allow_clear_text");
+        refused(&api("tls = true"), "add [tls]");
+        refused(&api("allow_clear_text = true\nrequests_per_second = 0"), "requests_per_second = 0");
+        refused("admin = 'none'\n[admin_api]\noperators = 'o'", "take one of them out");
+        refused("[admin_api]\noperator = 'o'", "did you mean 'operators'?");
+        assert!(checked(&api("allow_clear_text = true")).is_ok());
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod config;
 mod connection;
 mod demo;
 mod fifo;
+mod file_mode;
 mod file_watch;
 mod handshake_thread;
 mod init;

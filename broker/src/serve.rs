@@ -323,7 +323,18 @@ impl Gateway {
                 }
                 _ => None,
             };
-            let admin = Admin { shards, admin_counters, counters, clock, door, bridges, reloads, store };
+            let has_websocket = config.admin_has_websocket;
+            let admin = Admin {
+                has_websocket,
+                shards,
+                admin_counters,
+                counters,
+                clock,
+                door,
+                bridges,
+                reloads,
+                store,
+            };
             gateway.is_admin_tls = admin_tls.is_some();
             gateway.listeners.spawn(admin::serve(listener, admin_tls, admin, operators));
         }

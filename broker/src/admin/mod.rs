@@ -51,6 +51,8 @@ pub struct Admin {
     pub counters: Arc<ProcessCounters>,
     /// The gateway's clock.
     pub clock: Clock,
+    /// Clients may come in by a WebSocket.
+    pub has_websocket: bool,
     /// Where a WebSocket goes.
     pub door: Arc<Door>,
     /// How it went to read files again.
@@ -88,7 +90,7 @@ pub async fn serve(
     let router = Router::new()
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
-        .route(PATH, if tls.is_some() { get(no_websocket) } else { get(websocket) })
+        .route(PATH, if admin.has_websocket && tls.is_none() { get(websocket) } else { get(no_websocket) })
         .with_state(Arc::new(admin))
         .nest("/api/v1", api)
         .fallback(|| async { Problem::not_found("here are /healthz, /metrics, /mqtt and /api/v1") });
@@ -147,9 +149,13 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     }
 }
 
-/// Within TLS there is none here: that of the listeners has one, with what it takes to be handed on to a shard.
-async fn no_websocket() -> impl IntoResponse {
-    (StatusCode::NOT_FOUND, "the admin port speaks TLS, and has no WebSocket then: use a listener's\n")
+/// Within TLS there is none here: that of the listeners has one, with what it takes to be handed on to a shard. Nor is there one that would
+/// let in anyone from other machines.
+async fn no_websocket() -> Problem {
+    Problem::not_found(
+        "this admin port has no WebSocket: it speaks TLS, or can be reached from other machines while nobody has to prove who \
+         he is; use a listener's",
+    )
 }
 
 /// Makes a connection a WebSocket and takes it out of HTTP.

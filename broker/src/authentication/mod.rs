@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 use bugle_core::hub::{AuthenticationRequest, Judgement};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::file_mode::{Holds, warn_if_open};
 use crate::shard_thread::Control;
 use hook::Hook;
 use passwords::PasswordFile;
@@ -176,17 +177,6 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn read(path: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
-        if mode & 0o077 != 0 {
-            tracing::warn!(
-                path = %path.display(),
-                mode = %format_args!("{:o}", mode & 0o777),
-                "others on this machine can read or write this file; chmod 600 it"
-            );
-        }
-    }
+    warn_if_open(path, Holds::Secrets);
     Ok(text)
 }

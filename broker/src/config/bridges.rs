@@ -131,6 +131,11 @@ pub fn checked(
 }
 
 impl BridgeSection {
+    /// Whether a password stands in it.
+    pub fn has_secret(&self) -> bool {
+        self.password.is_some()
+    }
+
     /// What must not be shown.
     pub fn hide_secrets(&mut self) {
         if let Some(password) = &mut self.password {

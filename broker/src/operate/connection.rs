@@ -25,6 +25,7 @@ use tokio_rustls::TlsConnector;
 use crate::cli::AdminOptions;
 use crate::client::Failure;
 use crate::config::{AdminPlace, Config};
+use crate::file_mode::{Holds, warn_if_open};
 use crate::transport::tls::authorities;
 
 /// Where the admin port is unless something says otherwise.
@@ -184,6 +185,7 @@ fn token(options: &AdminOptions, place: &AdminPlace) -> Result<String, Failure> 
                 .to_owned(),
         ));
     };
+    warn_if_open(path, Holds::Secrets);
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
     checked(text.trim(), &path.display().to_string())

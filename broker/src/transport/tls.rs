@@ -22,6 +22,8 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 
+use crate::file_mode::{Holds, warn_if_open};
+
 /// What ALPN calls MQTT, and the device framing with it.
 const ALPN_MQTT: &[u8] = b"mqtt";
 /// What ALPN calls the request for a WebSocket.
@@ -95,6 +97,7 @@ fn certified_key(
     provider: &CryptoProvider,
 ) -> Result<Arc<CertifiedKey>, String> {
     let chain = certificates(chain_path)?;
+    warn_if_open(key_path, Holds::Key);
     let key = PrivateKeyDer::from_pem_file(key_path)
         .map_err(|error| format!("{}: no private key in PEM form: {error}", key_path.display()))?;
     CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(|error| {

@@ -1,9 +1,12 @@
 //! The operators' commands: what they print, do, and end with.
 
+use bugle_tests::websocket::websocket_request;
 use bugle_tests::{
-    App, Authority, Device, Finished, Gateway, Operators, Program, Scratch, Setup, Version, bugle_program,
+    App, Authority, Device, Finished, Gateway, Operators, Program, Scratch, Setup, Tls, Version,
+    bugle_program, soon, tls_on,
 };
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// An operator's terminal.
 struct Terminal {
@@ -145,6 +148,15 @@ async fn the_configuration_says_where_and_the_environment_may() {
     let section = format!("{}\ntls = true\n{}", operators.section(), server.section());
     let gateway = Setup::shards(1).config(&section).start().await;
     let address = format!("localhost:{}", gateway.admin.port());
+    // Within TLS there is no WebSocket, nor anything in the clear.
+    let socket = gateway.connect_to(gateway.admin.port()).await;
+    let mut stream = tls_on(socket, authority.client(Tls::V13), "localhost").await.unwrap();
+    let upgrade = websocket_request("/mqtt", "Sec-WebSocket-Protocol: mqtt\r\n");
+    stream.write_all(upgrade.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    soon("an answer", stream.read_exact(&mut head)).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 404");
+    assert_ne!(gateway.admin(&token, "GET", "/clients", "").await.status, 200);
     let scratch = Scratch::new();
     let token_file = scratch.write("token", &token);
     let (ca, path) = (authority.pem(), operators.path());

@@ -197,3 +197,35 @@ async fn tokens_do_not_cross_a_network_in_the_clear_unless_said_twice() {
     let ended = Program::run(bugle_program(), &arguments, b"").await.expect(1);
     assert!(ended.err.contains("allow_clear_text") && ended.err.contains("admin_api.tls"), "{ended:?}");
 }
+
+#[tokio::test]
+async fn files_that_others_can_read_or_write_are_warned_of() {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    let (operators, authority) = (Operators::new(), bugle_tests::Authority::new());
+    operators.add("anna", &[]).await;
+    let server = authority.sign("server", &["localhost"]);
+    let scratch = bugle_tests::Scratch::new();
+    let rules = scratch.write("rules.toml", "default = 'allow'\n");
+    let set = |mode: u32| {
+        for path in [&operators.path(), &server.key.display().to_string(), &rules] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    let lines = format!("rules = '{rules}'\n{}\n{}", operators.section(), server.section());
+    set(0o666);
+    let gateway = Setup::shards(1).config(&lines).start().await;
+    let warned = |seen: &str, name: &str| {
+        seen.lines().any(|line| line.contains("others on this machine") && line.contains(name))
+    };
+    let seen = gateway.seen();
+    for name in ["operators", "server.key", "rules.toml"] {
+        assert!(warned(&seen, name), "{name}: {seen}");
+    }
+    drop(gateway);
+    set(0o600);
+    let seen = Setup::shards(1).config(&lines).start().await.seen();
+    for name in ["operators", "server.key", "rules.toml"] {
+        assert!(!warned(&seen, name), "{name}: {seen}");
+    }
+}
