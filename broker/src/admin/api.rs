@@ -3,7 +3,7 @@
 //! Who asks is known when a request comes here ([`access`](super::access)). Everything is JSON; bodies have [`MAX_BODY`] bytes and
 //! [`BODY`] of time; keys that aren't known are refused, as everywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use bugle_core::hub::{ClientDetails, ClientSummary, GroupSummary};
+use bugle_core::hub::{ClientDetails, ClientSummary, GroupSummary, Shard, Wanted};
 use bugle_core::model::{
     ClientId, GroupName, MAX_WHY, Moderation, ModerationAct, ModerationRequest, NEVER_EXPIRES, Reason,
     Refusal,
@@ -95,6 +95,10 @@ impl PageQuery {
         Ok((query, limit))
     }
 
+    fn wanted(&self) -> Wanted {
+        Wanted { after: self.after.as_str().into(), prefix: self.prefix.as_str().into() }
+    }
+
     /// Where there is no way to ask for a beginning.
     fn without_prefix(query: Result<Query<Self>, QueryRejection>) -> Result<(Self, usize), Problem> {
         let (query, limit) = Self::checked(query)?;
@@ -105,41 +109,28 @@ impl PageQuery {
     }
 }
 
-/// A page of entries that are sorted by `key`, under `name`; `next` is where the page after it begins, if there is one.
-fn page<E>(
-    name: &str,
-    mut entries: Vec<E>,
-    limit: usize,
-    key: impl Fn(&E) -> &str,
-    shown: impl Fn(&E) -> Value,
-) -> Map<String, Value> {
-    entries.sort_by(|one, other| key(one).cmp(key(other)));
-    let next = (entries.len() > limit).then(|| key(&entries[limit - 1]).to_owned());
-    entries.truncate(limit);
-    let mut page = Map::new();
-    page.insert(name.to_owned(), entries.iter().map(shown).collect());
-    page.insert("next".to_owned(), next.into());
-    page
+/// Takes out the name that was asked for beyond the page, and gives where the next one begins, if there is one.
+fn next_of(names: &mut BTreeSet<Arc<str>>, limit: usize) -> Option<String> {
+    if names.len() <= limit {
+        return None;
+    }
+    names.pop_last();
+    names.last().map(|name| (**name).to_owned())
 }
 
 async fn clients(State(api): State<Arc<Api>>, query: Result<Query<PageQuery>, QueryRejection>) -> Answer {
-    let (PageQuery { after, prefix, .. }, limit) = PageQuery::checked(query)?;
-    let found = api.shards.each(move |sight| {
-        let found = sight.shard.list_clients(&after, &prefix, limit + 1);
-        found
-            .into_iter()
-            .map(|one| (one.connection.and_then(|key| sight.address(key)), one))
-            .collect::<Vec<_>>()
+    let (query, limit) = PageQuery::checked(query)?;
+    let wanted = query.wanted();
+    let look = move |shard: &Shard, cursor| shard.client_names(&wanted, cursor);
+    let mut names = api.shards.names(limit + 1, look).await?;
+    let next = next_of(&mut names, limit);
+    let found = api.shards.of_each(names.into_iter().collect(), |sight, id| {
+        let one = sight.shard.client_summary(id)?;
+        Some((one.connection.and_then(|key| sight.address(key)), one))
     });
-    let entries = found.await?.concat();
-    let page = page(
-        "clients",
-        entries,
-        limit,
-        |(_, one)| one.client.as_str(),
-        |(address, one)| Value::Object(summary(one, *address)),
-    );
-    Ok(Json(page.into()))
+    let shown =
+        found.await?.iter().map(|(address, one)| summary(one, *address).into()).collect::<Vec<Value>>();
+    Ok(Json(json!({"clients": shown, "next": next})))
 }
 
 fn summary(one: &ClientSummary, address: Option<IpAddr>) -> Map<String, Value> {
@@ -200,22 +191,24 @@ async fn client(State(api): State<Arc<Api>>, Path(client): Path<String>) -> Answ
 }
 
 async fn groups(State(api): State<Arc<Api>>, query: Result<Query<PageQuery>, QueryRejection>) -> Answer {
-    let (PageQuery { after, .. }, limit) = PageQuery::without_prefix(query)?;
-    let found = api.shards.each(move |sight| sight.shard.list_groups(&after, limit + 1)).await?;
-    // Each of the first groups of all shards is among the first of every shard that knows it.
+    let (query, limit) = PageQuery::without_prefix(query)?;
+    let wanted = query.wanted();
+    let look = move |shard: &Shard, cursor| shard.group_names(&wanted, cursor);
+    let mut names = api.shards.names(limit + 1, look).await?;
+    let next = next_of(&mut names, limit);
+    let groups: Vec<GroupName> = names.iter().filter_map(|name| GroupName::new(name)).collect();
+    let found = api.shards.each(move |sight| {
+        groups.iter().filter_map(|group| sight.shard.group_summary(group)).collect::<Vec<_>>()
+    });
     let mut all: BTreeMap<GroupName, (usize, usize)> = BTreeMap::new();
-    for GroupSummary { group, joined, provisioned } in found.into_iter().flatten() {
+    for GroupSummary { group, joined, provisioned } in found.await?.into_iter().flatten() {
         let sum = all.entry(group).or_default();
         *sum = (sum.0 + joined, provisioned.max(sum.1));
     }
-    let page = page(
-        "groups",
-        all.into_iter().collect(),
-        limit,
-        |(group, _)| group.as_str(),
-        |(group, (joined, provisioned))| json!({"group": group.as_str(), "joined": joined, "provisioned": provisioned}),
-    );
-    Ok(Json(page.into()))
+    let shown = all.iter().map(|(group, (joined, provisioned))| {
+        json!({"group": group.as_str(), "joined": joined, "provisioned": provisioned})
+    });
+    Ok(Json(json!({"groups": shown.collect::<Vec<_>>(), "next": next})))
 }
 
 async fn members(
@@ -223,18 +216,17 @@ async fn members(
     Path(group): Path<String>,
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Answer {
-    let (PageQuery { after, .. }, limit) = PageQuery::without_prefix(query)?;
-    let name = group_name(&group)?;
-    let found = api.shards.each(move |sight| sight.shard.list_members(&name, &after, limit + 1)).await?;
-    let mut page = page(
-        "members",
-        found.concat(),
-        limit,
-        |(id, _)| id.as_str(),
-        |(id, online)| json!({"client": id.as_str(), "online": online}),
-    );
-    page.insert("group".into(), group.into());
-    Ok(Json(page.into()))
+    let (query, limit) = PageQuery::without_prefix(query)?;
+    let (name, wanted) = (group_name(&group)?, query.wanted());
+    let of_group = name.clone();
+    let look = move |shard: &Shard, cursor| shard.member_names(&of_group, &wanted, cursor);
+    let mut names = api.shards.names(limit + 1, look).await?;
+    let next = next_of(&mut names, limit);
+    let found = api.shards.of_each(names.into_iter().collect(), move |sight, id| {
+        let is_online = sight.shard.member_state(&name, id)?;
+        Some(json!({"client": id, "online": is_online}))
+    });
+    Ok(Json(json!({"group": group, "members": found.await?, "next": next})))
 }
 
 async fn moderations(State(api): State<Arc<Api>>, query: Result<Query<PageQuery>, QueryRejection>) -> Answer {

@@ -1,15 +1,52 @@
-//! What an operator asks about clients, groups and moderations: looked up, never changed.
+//! What an operator asks about clients, groups and members: looked up, never changed, a little at a time.
 //!
-//! Every list is given in pages, sorted by name, each of what comes after the last name of the page before: so that what comes and
-//! goes in between neither repeats a name nor hides one that was there all the time. A page looks through all names of
-//! the shard once, and keeps no more than the page.
+//! A shard may have a hundred thousand of them, and messages to deliver. So nothing here looks at more than [`LOOKED_AT`] names at once:
+//! whoever wants a list asks for the names piece by piece, sorts them himself, and asks again about those that he wants to know more of.
+//! Names are gone through from the last to the first, since the last one is what takes the place of one that goes: who is there all the
+//! time is seen, whatever comes and goes in between, and may be seen twice.
 
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::{Client, ConnectionKey, Shard};
 use crate::backbone::{Backbone, owner};
 use crate::model::{ClientId, GroupName, Identity, Moderation};
+
+/// Names that are looked at in one go.
+pub const LOOKED_AT: usize = 1024;
+
+/// How far names were gone through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Those before this place of the shard's own are left.
+    own: usize,
+    /// Those before this place of the operator's file are left.
+    provisioned: usize,
+}
+
+impl Cursor {
+    /// At the beginning.
+    pub const START: Self = Self { own: usize::MAX, provisioned: usize::MAX };
+
+    /// Whether there is nothing left.
+    pub fn is_done(self) -> bool {
+        self.own == 0 && self.provisioned == 0
+    }
+}
+
+/// Which names are wanted.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Those that come after this one.
+    pub after: Arc<str>,
+    /// Those that begin so.
+    pub prefix: Arc<str>,
+}
+
+impl Wanted {
+    fn includes(&self, name: &str) -> bool {
+        name > &*self.after && name.starts_with(&*self.prefix)
+    }
+}
 
 /// A client, as a line of a list.
 #[derive(Clone, Debug)]
@@ -65,15 +102,18 @@ pub struct GroupSummary {
 }
 
 impl Shard {
-    /// The first `limit` clients of this shard whose ids come after `after` and begin with `prefix`, in order; those
-    /// whose session is kept included.
-    pub fn list_clients(&self, after: &str, prefix: &str, limit: usize) -> Vec<ClientSummary> {
-        let ids = self.by_identity.keys().map(Identity::as_str).filter(|id| id.starts_with(prefix));
-        let one = |id| {
-            let (identity, &key) = self.by_identity.get_key_value(id)?;
-            Some(summary(identity, key, self.clients.get(key)?))
-        };
-        page(ids, after, limit).into_iter().filter_map(one).collect()
+    /// Ids of clients of this shard that have a connection or a session, and how far that went.
+    pub fn client_names(&self, wanted: &Wanted, cursor: Cursor) -> (Vec<Arc<str>>, Cursor) {
+        let (from, to) = piece(cursor.own, self.by_identity.len());
+        let ids = (from..to).filter_map(|at| Some(self.by_identity.get_index(at)?.0));
+        let names = ids.filter(|id| wanted.includes(id.as_str())).map(Identity::shared);
+        (names.collect(), Cursor { own: from, provisioned: 0 })
+    }
+
+    /// The line of a client, if it is there.
+    pub fn client_summary(&self, id: &str) -> Option<ClientSummary> {
+        let (identity, &key) = self.by_identity.get_key_value(id)?;
+        Some(summary(identity, key, self.clients.get(key)?))
     }
 
     /// All about one client of this shard; none: there is nothing to be told, it isn't even muted.
@@ -103,45 +143,64 @@ impl Shard {
         })
     }
 
-    /// The first `limit` groups after `after` that have a member on this shard or are provisioned, in order.
-    pub fn list_groups(&self, after: &str, limit: usize) -> Vec<GroupSummary> {
-        let joined = self.groups.keys().map(GroupName::as_str);
-        let provisioned = self.rules.groups().filter(|group| !self.groups.contains_key(*group));
-        let names = joined.chain(provisioned.map(GroupName::as_str));
-        let one = |name| {
-            let group = GroupName::new(name)?;
-            let joined = self.groups.get(&group).map_or(0, |members| members.len());
-            let provisioned = self.rules.members(&group).map_or(0, |members| members.len());
-            Some(GroupSummary { group, joined, provisioned })
-        };
-        page(names, after, limit).into_iter().filter_map(one).collect()
+    /// Names of groups that have members on this shard or are provisioned, and how far that went.
+    pub fn group_names(&self, wanted: &Wanted, cursor: Cursor) -> (Vec<Arc<str>>, Cursor) {
+        let (from, to) = piece(cursor.own, self.groups.len());
+        let own = (from..to).filter_map(|at| Some(self.groups.get_index(at)?.0));
+        let provisioned = self.rules.groups();
+        let (first, end) = piece(cursor.provisioned, provisioned.len());
+        let names = own.chain(provisioned.skip(first).take(end - first));
+        let names = names.filter(|group| wanted.includes(group.as_str())).map(GroupName::shared);
+        (names.collect(), Cursor { own: from, provisioned: first })
     }
 
-    /// The first `limit` members of a group on this shard after `after`, provisioned ones included, in order; and whether each
-    /// is connected.
-    pub fn list_members(&self, group: &GroupName, after: &str, limit: usize) -> Vec<(ClientId, bool)> {
-        let joined = self.groups.get(group).into_iter().flat_map(|members| members.keys());
-        let joined = joined.filter_map(|&key| self.clients.get(key)?.client_id.as_ref());
-        let shards = self.backbone.shards();
-        let is_member = |id: &ClientId| {
-            let key = self.by_identity.get(id.as_str());
-            key.is_some_and(|key| self.groups.get(group).is_some_and(|members| members.contains_key(key)))
-        };
-        let provisioned = self.rules.members(group).into_iter().flatten().filter(|id| {
-            owner(id.as_str(), shards) == self.index
-                && !is_member(id)
-                && !self.is_banned(id.as_str(), Some(group))
-        });
-        let one = |id: &str| {
-            let key = self.by_identity.get(id).filter(|_| ClientId::new(id).is_some_and(|id| is_member(&id)));
-            let is_online = key.and_then(|&key| self.clients.get(key)).is_some_and(|one| one.away.is_none());
-            Some((ClientId::new(id)?, is_online))
-        };
-        page(joined.chain(provisioned).map(ClientId::as_str), after, limit)
-            .into_iter()
-            .filter_map(one)
-            .collect()
+    /// The line of a group, if it is there.
+    pub fn group_summary(&self, group: &GroupName) -> Option<GroupSummary> {
+        let joined = self.groups.get(group).map(|members| members.len());
+        let provisioned = self.rules.members(group).map(|members| members.len());
+        if joined.is_none() && provisioned.is_none() {
+            return None;
+        }
+        let (joined, provisioned) = (joined.unwrap_or(0), provisioned.unwrap_or(0));
+        Some(GroupSummary { group: group.clone(), joined, provisioned })
     }
+
+    /// Ids of a group's members on this shard, provisioned ones included, and how far that went.
+    pub fn member_names(
+        &self,
+        group: &GroupName,
+        wanted: &Wanted,
+        cursor: Cursor,
+    ) -> (Vec<Arc<str>>, Cursor) {
+        let members = self.groups.get(group);
+        let (from, to) = piece(cursor.own, members.map_or(0, |members| members.len()));
+        let keys = (from..to).filter_map(|at| Some(members?.get_index(at)?.0));
+        let joined = keys.filter_map(|&key| self.clients.get(key)?.client_id.as_ref());
+        let file = self.rules.members(group);
+        let (first, end) = piece(cursor.provisioned, file.map_or(0, |members| members.len()));
+        let provisioned = (first..end).filter_map(|at| file?.get_index(at));
+        let shards = self.backbone.shards();
+        let provisioned = provisioned.filter(|id| owner(id.as_str(), shards) == self.index);
+        let names = joined.chain(provisioned).filter(|id| wanted.includes(id.as_str()));
+        (names.map(ClientId::shared).collect(), Cursor { own: from, provisioned: first })
+    }
+
+    /// Whether a member of a group is connected as such; none: it is no member, or banned from it. Of a client of this shard.
+    pub fn member_state(&self, group: &GroupName, id: &str) -> Option<bool> {
+        let key = self.by_identity.get(id);
+        let key = key.filter(|key| self.groups.get(group).is_some_and(|members| members.contains_key(*key)));
+        if let Some(&key) = key {
+            return Some(self.clients.get(key).is_some_and(|client| client.away.is_none()));
+        }
+        let is_provisioned = self.rules.members(group).is_some_and(|members| members.contains(id));
+        (is_provisioned && !self.is_banned(id, Some(group))).then_some(false)
+    }
+}
+
+/// The places that are looked at next: from where to where.
+fn piece(left: usize, length: usize) -> (usize, usize) {
+    let end = left.min(length);
+    (end.saturating_sub(LOOKED_AT), end)
 }
 
 fn summary(identity: &Identity, key: ConnectionKey, client: &Client) -> ClientSummary {
@@ -156,38 +215,27 @@ fn summary(identity: &Identity, key: ConnectionKey, client: &Client) -> ClientSu
     }
 }
 
-/// The first `limit` of these names after `after`, in order.
-fn page<'n>(names: impl Iterator<Item = &'n str>, after: &str, limit: usize) -> Vec<&'n str> {
-    let mut first = BinaryHeap::new();
-    for name in names.filter(|name| *name > after) {
-        if first.len() < limit {
-            first.push(name);
-        } else if let Some(mut last) = first.peek_mut()
-            && name < *last
-        {
-            *last = name;
-        }
-    }
-    first.into_sorted_vec()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn pages_follow_one_another_and_leave_nothing_out() {
-        let names: Vec<String> = (0..1000).map(|n| format!("{:03}", n * 7 % 1000)).collect();
-        let (mut all, mut after) = (Vec::new(), String::new());
-        loop {
-            let next = page(names.iter().map(String::as_str), &after, 64);
-            let Some(last) = next.last() else { break };
-            after = (*last).to_owned();
-            all.extend(next);
+    fn pieces_come_to_an_end_and_leave_nothing_out_though_names_go() {
+        let mut names: Vec<usize> = (0..5 * LOOKED_AT + 3).collect();
+        let (mut left, mut seen, mut gone) = (usize::MAX, std::collections::BTreeSet::new(), Vec::new());
+        while left > 0 {
+            let (from, to) = piece(left, names.len());
+            assert!(to - from <= LOOKED_AT && (from < to || names.is_empty()));
+            seen.extend(names[from..to].iter().copied());
+            left = from;
+            // As in the tables here, the last one takes the place.
+            for at in [from / 2, from / 3, names.len() - 5] {
+                gone.push(names.swap_remove(at));
+            }
         }
-        let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect();
-        sorted.sort_unstable();
-        assert_eq!(all, sorted);
-        assert!(page(names.iter().map(String::as_str), "", 0).is_empty());
+        let missed: Vec<_> = names.iter().filter(|name| !seen.contains(name)).collect();
+        assert!(missed.is_empty(), "{missed:?}");
+        assert!(gone.len() > 15);
+        assert!(Cursor { own: 0, provisioned: 0 }.is_done() && !Cursor::START.is_done());
     }
 }

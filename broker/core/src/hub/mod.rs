@@ -55,7 +55,7 @@ pub use asked::{AuthenticationRequest, Judgement};
 pub use audit::{AuditEvent, Parting};
 pub use counters::{Counters, EachNumber};
 pub use credentials::{Credentials, SecretEntry};
-pub use listing::{ClientDetails, ClientSummary, GroupSummary};
+pub use listing::{ClientDetails, ClientSummary, Cursor, GroupSummary, Wanted};
 pub use parts::AwaitedPublish;
 pub use presence::PresenceChange;
 pub use scram::SCRAM_SHA_256;

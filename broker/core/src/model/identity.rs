@@ -23,6 +23,11 @@ macro_rules! name {
             pub fn as_str(&self) -> &str {
                 &self.0
             }
+
+            /// The same, to be kept without a copy.
+            pub fn shared(&self) -> Arc<str> {
+                self.0.clone()
+            }
         }
 
         impl Borrow<str> for $name {
@@ -75,6 +80,11 @@ impl Identity {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.name
+    }
+
+    /// The same, to be kept without a copy.
+    pub fn shared(&self) -> Arc<str> {
+        self.name.clone()
     }
 
     /// The client id, if it is one.

@@ -167,7 +167,7 @@ impl Rules {
     }
 
     /// The groups that have provisioned members.
-    pub fn groups(&self) -> impl Iterator<Item = &GroupName> {
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = &GroupName> {
         self.members.keys()
     }
 
