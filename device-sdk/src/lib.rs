@@ -46,6 +46,30 @@
 //! # }
 //! ```
 //!
+//! # On a board
+//!
+//! docs/device-sdk.md in the repository goes from nothing to a commanded board, firmware-example is one application on five boards, and
+//! firmware-example/size/src/bin/sdk.rs the smallest whole one. What has to be decided:
+//!
+//! - **Memory.** All of it is a [`State`], in a `ConstStaticCell`. Its default takes payloads of some 370 bytes, four at a time, and sends
+//!   of almost a kilobyte. One that only obeys short commands:
+//!
+//!   ```
+//!   use bugle_device::{Config, State, new};
+//!   use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+//!
+//!   // Receives into 800 bytes, sends from 256, without handles, one outcome at a time, 32 bytes of groups, no named receipts.
+//!   let mut memory = State::<NoopRawMutex, 800, 256, 0, 1, 32, 0>::new();
+//!   let made = new(&mut memory, Config::new("lamp-1", b"a secret of this lamp alone", 7), || 0);
+//!   assert!(made.is_ok());
+//!   ```
+//!
+//! - **Power.** A board with nothing to say wakes its radio for the pings of [`Config::keep_alive`] and [`Config::clock_sync`]: 79 times an
+//!   hour by default, 3 times with 1200 s for both. What that costs in bytes, and what it takes away from deadlines, is in docs/device-sdk.md.
+//! - **Errors.** [`SendError`], [`Disconnect`], [`ConfigError`] and each [`Reason`] have a line there with what to do. The runner connects again
+//!   by itself; [`Disconnect::needs_help`] says when a person has to do something.
+//! - **A watchdog** may be fed by the task that runs the [`Runner`]: none of its awaits is without an end.
+//!
 //! # What it does of its own accord
 //!
 //! - **Deadlines.** It follows the gateway's clock by its pings and drops what isn't surely in time, when it
