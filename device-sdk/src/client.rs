@@ -148,23 +148,24 @@ impl<'a, M: RawMutex> Client<'a, M> {
     /// `take` may use the client, but cannot receive. What comes in meanwhile waits.
     ///
     /// Cancel-safe: nothing is lost by dropping it before it is ready.
-    pub async fn receive<R>(&self, take: impl FnOnce(Incoming<'_>) -> R) -> R {
+    pub fn receive<R>(&self, take: impl FnOnce(Incoming<'_>) -> R) -> impl Future<Output = R> {
+        let shared = self.shared;
         let mut take = Some(take);
-        loop {
-            let lent = poll_fn(|context| {
-                self.shared.with(|session, now| match session.lend(now) {
-                    Some(lent) => Poll::Ready(lent),
-                    None => {
+        poll_fn(move |context| {
+            loop {
+                let lent = shared.with(|session, now| {
+                    let lent = session.lend(now);
+                    if lent.is_none() {
                         session.register(context.waker());
-                        Poll::Pending
                     }
-                })
-            })
-            .await;
-            if let Some(result) = Loan::new(self.shared, lent).show(&mut take) {
-                return result;
+                    lent
+                });
+                let Some(lent) = lent else { return Poll::Pending };
+                if let Some(result) = Loan::new(shared, lent).show(&mut take) {
+                    return Poll::Ready(result);
+                }
             }
-        }
+        })
     }
 
     /// Lends what came in to `take`, if there is something.

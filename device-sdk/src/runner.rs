@@ -13,7 +13,7 @@
 //! | the gateway to close behind a goodbye | 1 s | the transport is dropped |
 //! | the next attempt | `backoff_cap` | it is made |
 
-use core::future::{pending, poll_fn};
+use core::future::{Future, pending, poll_fn};
 use core::task::Poll;
 
 use embassy_futures::select::{Either, Either3, select, select3};
@@ -112,30 +112,20 @@ impl<'a, M: RawMutex> Runner<'a, M> {
         self.serve(transport, delay).await
     }
 
+    /// Moves bytes both ways until the connection ends.
     async fn serve<T: Read + Write, D: DelayNs>(&mut self, mut transport: T, delay: &mut D) -> Disconnect {
         if !self.shared.with(|session, now| session.handle_wanted(now)) {
             return Disconnect::Stopped;
         }
         // When this is dropped half way, the session hears of it too.
         let connection = Serving { shared: self.shared };
-        let cause = self.exchange(&mut transport, delay).await;
-        core::mem::forget(connection);
-        ended(self.shared, cause)
-    }
-
-    /// Moves bytes both ways until the connection ends.
-    async fn exchange<T: Read + Write, D: DelayNs>(
-        &mut self,
-        transport: &mut T,
-        delay: &mut D,
-    ) -> Disconnect {
         let mut turns = Turns::default();
-        loop {
+        let cause = loop {
             let turn = self.shared.with(|session, now| session.next_turn(&mut turns, now, self.chunk));
             let (is_write, time) = match turn {
                 Turn::Write { limit, .. } => (true, limit),
                 Turn::Wait { time, .. } => (false, time),
-                Turn::End(cause) => return cause,
+                Turn::End(cause) => break cause,
             };
             let bytes = async {
                 match turn {
@@ -150,23 +140,24 @@ impl<'a, M: RawMutex> Runner<'a, M> {
             };
             // A write is only dropped with its transport; the others are cancel-safe: see `Connect` for the read.
             match select3(bytes, delay.delay_ms(time), news(self.shared, !is_write)).await {
-                Either3::First(Ok(0) | Err(_)) => return turns.lost(),
+                Either3::First(Ok(0) | Err(_)) => break turns.lost(),
                 Either3::First(Ok(_)) if is_write => {}
                 Either3::First(Ok(length)) => turns.read(length),
-                Either3::Second(()) if is_write => return Disconnect::TimedOut,
+                Either3::Second(()) if is_write => break Disconnect::TimedOut,
                 Either3::Second(()) | Either3::Third(()) => {}
             }
-        }
+        };
+        core::mem::forget(connection);
+        ended(self.shared, cause)
     }
 }
 
 /// Waits until something happened in the session that the runner must look at; for ever if it isn't `wanted`.
-async fn news<M: RawMutex>(shared: &Shared<'_, M>, wanted: bool) {
-    poll_fn(|context| {
+fn news<M: RawMutex>(shared: &Shared<'_, M>, wanted: bool) -> impl Future<Output = ()> {
+    poll_fn(move |context| {
         let is_news = wanted && shared.look(|session| session.poll_runner(context.waker()));
         if is_news { Poll::Ready(()) } else { Poll::Pending }
     })
-    .await;
 }
 
 /// The connection ended, or wasn't made. Says why, in the session's words where it has any.
