@@ -153,19 +153,15 @@ impl<'a> Session<'a> {
     /// Does what is due by `now`.
     pub fn handle_time(&mut self, now: u64) {
         let now = now as u32;
-        match self.link {
-            Link::Greeting(_) if self.greeting_left(now) == 0 => self.close(Disconnect::TimedOut, None),
-            Link::Open => {
-                if self.receive_room() == 0 {
-                    // Nothing is heard because the application doesn't take what is there.
-                    (self.last_heard, self.owed_since) = (now, now);
-                }
-                if self.silence_left(now).min(self.ack_left(now)) == 0 {
-                    self.close(Disconnect::TimedOut, None);
-                }
+        if self.is_open() && self.receive_room() == 0 {
+            // Nothing is heard because the application doesn't take what is there.
+            (self.last_heard, self.owed_since) = (now, now);
+        }
+        if self.link_left(now) == 0 {
+            match self.link {
+                Link::Down => self.lose_session(),
+                _ => self.close(Disconnect::TimedOut, None),
             }
-            Link::Down if self.resume_left(now) == 0 => self.lose_session(),
-            _ => {}
         }
         if self.outcomes.handle_time(now) {
             self.wake();
@@ -182,16 +178,27 @@ impl<'a> Session<'a> {
 
     /// Milliseconds until then.
     pub(super) fn left(&self, now: u32) -> u32 {
-        let of_link = match self.link {
-            Link::Greeting(_) => self.greeting_left(now),
-            Link::Open => {
-                let restore = if self.restore.is_over() { NEVER } else { self.restore.left(now) };
-                self.silence_left(now).min(self.ack_left(now)).min(self.ping_left(now)).min(restore)
+        let mut left = self.link_left(now).min(self.outcomes.left(now));
+        if self.is_open() {
+            left = left.min(self.ping_left(now));
+            if !self.restore.is_over() {
+                left = left.min(self.restore.left(now));
             }
-            Link::Down => self.resume_left(now),
-            Link::Leaving | Link::Closing(..) => NEVER,
-        };
-        of_link.min(self.outcomes.left(now))
+        }
+        left
+    }
+
+    /// Milliseconds until the link has to change by itself.
+    fn link_left(&self, now: u32) -> u32 {
+        match self.link {
+            Link::Greeting(_) => Timer::new(self.connected_at, self.config.handshake_timeout).left(now),
+            Link::Open => self.silence_left(now).min(self.ack_left(now)),
+            Link::Down if self.agreed.is_session => {
+                let lasts = self.agreed.session_expiry.saturating_mul(1000).min(LONGEST);
+                Timer::new(self.lost_at, lasts).left(now)
+            }
+            Link::Down | Link::Leaving | Link::Closing(..) => NEVER,
+        }
     }
 
     /// The agreed keep-alive in milliseconds; [`NEVER`] without one.
@@ -200,10 +207,6 @@ impl<'a> Session<'a> {
             0 => NEVER,
             seconds => u32::from(seconds) * 1000,
         }
-    }
-
-    fn greeting_left(&self, now: u32) -> u32 {
-        Timer::new(self.connected_at, self.config.handshake_timeout).left(now)
     }
 
     /// Until the gateway has been silent for one and a half keep-alives.
@@ -217,12 +220,5 @@ impl<'a> Session<'a> {
             return NEVER;
         }
         Timer::new(self.owed_since, self.config.ack_timeout).left(now)
-    }
-
-    fn resume_left(&self, now: u32) -> u32 {
-        if !self.agreed.is_session {
-            return NEVER;
-        }
-        Timer::new(self.lost_at, self.agreed.session_expiry.saturating_mul(1000).min(LONGEST)).left(now)
     }
 }
