@@ -10,6 +10,7 @@ use crate::hello::Welcome;
 use crate::name::NameKind;
 use crate::reason::Reason;
 use crate::receipt::Receipt;
+use crate::send::{Publish, Send};
 use crate::wire::{Field, Malformed, Reader};
 
 /// What a body of PING says: its token, if it has one.
@@ -73,6 +74,16 @@ pub fn refused(body: &[u8]) -> Result<Refused<'_>, Malformed> {
         retry_after: reader.varint(Field::RetryAfter),
         text: reader.rest_text(Field::Text),
     })
+}
+
+/// What a body of SEND says, for who keeps frames; a gateway reads them all by [`Frame::decode`].
+pub fn send(body: &[u8]) -> Result<Send<'_>, Malformed> {
+    read(body, Send::decode)
+}
+
+/// What a body of PUBLISH says, likewise.
+pub fn publish(body: &[u8]) -> Result<Publish<'_>, Malformed> {
+    read(body, Publish::decode)
 }
 
 /// What a body of WELCOME says.

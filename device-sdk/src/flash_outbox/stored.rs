@@ -1,7 +1,9 @@
 //! A message as it lies in the flash: its number, the format, and the frame of docs/protocol.md that sends it, with inline
 //! names.
 
-use bugle_protocol::{Frame, NameList, NameRef, Publish, ReceiptMode, Send, Target as FrameTarget, split};
+use bugle_protocol::{
+    Kind, NameList, NameRef, Publish, ReceiptMode, Send, Target as FrameTarget, body, split, write,
+};
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use heapless::Vec;
 
@@ -18,8 +20,12 @@ const FORMAT: u8 = 1;
 
 /// A message in the outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored<'m> {
-    frame: Frame<'m>,
+pub struct Stored<'m>(Message<'m>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Message<'m> {
+    Send(Send<'m>),
+    Publish(Publish<'m>),
 }
 
 impl<'m> Stored<'m> {
@@ -28,44 +34,46 @@ impl<'m> Stored<'m> {
         else {
             return None;
         };
-        let frame = split(frame, usize::MAX).ok()??.decode().ok()?;
-        matches!(frame, Frame::Send(_) | Frame::Publish(_)).then_some(Self { frame })
+        let frame = split(frame, usize::MAX).ok()??;
+        match frame.kind {
+            Kind::SEND => Some(Self(Message::Send(body::send(frame.body).ok()?))),
+            Kind::PUBLISH => Some(Self(Message::Publish(body::publish(frame.body).ok()?))),
+            _ => None,
+        }
     }
 
     /// The message.
     pub fn payload(&self) -> &'m [u8] {
-        match self.frame {
-            Frame::Send(Send { payload, .. }) | Frame::Publish(Publish { payload, .. }) => payload,
-            _ => &[],
+        match self.0 {
+            Message::Send(Send { payload, .. }) | Message::Publish(Publish { payload, .. }) => payload,
         }
     }
 
     /// The client, group or topic that it is for.
     pub fn name(&self) -> &'m str {
-        match self.frame {
-            Frame::Send(Send { target: FrameTarget::Client(name), .. })
-            | Frame::Send(Send { target: FrameTarget::Group { group: name, .. }, .. })
-            | Frame::Publish(Publish { topic: name, .. }) => text(name),
-            _ => "",
+        match self.0 {
+            Message::Send(Send { target: FrameTarget::Client(name), .. })
+            | Message::Send(Send { target: FrameTarget::Group { group: name, .. }, .. })
+            | Message::Publish(Publish { topic: name, .. }) => text(name),
         }
     }
 
     /// Whether it is for a plain topic, and not a signal.
     pub fn is_to_topic(&self) -> bool {
-        matches!(self.frame, Frame::Publish(_))
+        matches!(self.0, Message::Publish(_))
     }
 
     /// The id that it was given (S12).
     pub fn id(&self) -> Option<&'m str> {
-        match self.frame {
-            Frame::Send(Send { id, .. }) => id,
-            _ => None,
+        match self.0 {
+            Message::Send(Send { id, .. }) => id,
+            Message::Publish(_) => None,
         }
     }
 
     pub(super) async fn send<M: RawMutex>(&self, client: Client<'_, M>) -> Result<Accepted, SendError> {
-        match &self.frame {
-            Frame::Send(send) => {
+        match &self.0 {
+            Message::Send(send) => {
                 let (only, except, target);
                 match &send.target {
                     FrameTarget::Client(name) => target = Target::client(text(*name)),
@@ -81,13 +89,11 @@ impl<'m> Stored<'m> {
                 let options = SendOptions { ttl, receipt: ReceiptMode::None, store, echo, urgent, id };
                 client.send(target, send.payload, &options).await
             }
-            Frame::Publish(publish) => {
+            Message::Publish(publish) => {
                 client
                     .publish(text(publish.topic), publish.payload, publish.at_least_once, publish.retain)
                     .await
             }
-            // `decode` lets no other through.
-            _ => Err(SendError::BadOption),
         }
     }
 }
@@ -96,38 +102,25 @@ impl<'m> Stored<'m> {
 pub(super) fn encode(request: &Request<'_>, buffer: &mut [u8]) -> Result<usize, SendError> {
     let (format, buffer) = buffer.split_first_mut().ok_or(SendError::TooLarge)?;
     *format = FORMAT;
-    let mut write = |frame: Frame<'_>| frame.encode(buffer).map_err(|_| SendError::TooLarge);
-    let length = match *request {
-        Request::Send { target, payload, options } => {
-            let (only, except) = (references(target.only)?, references(target.except)?);
-            let name = NameRef::Inline(target.name);
-            let target = if target.is_group {
-                let only = only.as_deref().map(NameList::new);
-                let except = except.as_deref().map(NameList::new);
-                FrameTarget::Group { group: name, only, except }
-            } else {
-                FrameTarget::Client(name)
-            };
-            let &SendOptions { ttl, store, echo, urgent, id, .. } = options;
-            write(Frame::Send(Send { ttl, store, echo, urgent, id, ..Send::new(target, payload) }))?
+    let options;
+    let request = match *request {
+        Request::Send { target, payload, options: wanted } => {
+            if [target.only, target.except].iter().flatten().any(|list| list.len() > MAX_STORED_LIST) {
+                return Err(SendError::ListTooLong);
+            }
+            // Nobody would take the receipt.
+            options = SendOptions { receipt: ReceiptMode::None, ..*wanted };
+            Request::Send { target, payload, options: &options }
         }
-        Request::Publish { topic, payload, at_least_once, retain } => {
-            write(Frame::Publish(Publish { topic: NameRef::Inline(topic), at_least_once, retain, payload }))?
-        }
+        Request::Publish { .. } => *request,
         Request::Join(_) | Request::Leave(_) | Request::Subscribe { .. } | Request::Unsubscribe(_) => {
             return Err(SendError::BadOption);
         }
     };
-    Ok(1 + length)
-}
-
-fn references<'n>(names: Option<&[&'n str]>) -> Result<Option<Vec<NameRef<'n>, MAX_STORED_LIST>>, SendError> {
-    let Some(names) = names else { return Ok(None) };
-    let mut list = Vec::new();
-    for name in names {
-        list.push(NameRef::Inline(name)).map_err(|_| SendError::ListTooLong)?;
-    }
-    Ok(Some(list))
+    let mut writer = write::body(buffer);
+    let kind = request.write(NameRef::Inline(request.name().1), &mut writer);
+    let body = writer.written();
+    Ok(1 + write::finish(buffer, kind, body).map_err(|_| SendError::TooLarge)?)
 }
 
 fn names<'n>(list: Option<&NameList<'n>>) -> Result<Option<Vec<&'n str, MAX_STORED_LIST>>, SendError> {

@@ -143,7 +143,7 @@ impl Request<'_> {
     }
 
     /// What it is about, and what a handle for that would stand for, if it may have one.
-    fn name(&self) -> (Option<NameKind>, &str) {
+    pub(crate) fn name(&self) -> (Option<NameKind>, &str) {
         match *self {
             Self::Send { target, .. } if target.is_group => (Some(NameKind::Group), target.name),
             Self::Send { target, .. } => (Some(NameKind::Client), target.name),
@@ -154,7 +154,7 @@ impl Request<'_> {
     }
 
     /// Writes the body of its frame, in which `name` stands, and says the kind.
-    fn write(&self, name: NameRef<'_>, writer: &mut Writer<'_>) -> Kind {
+    pub(crate) fn write(&self, name: NameRef<'_>, writer: &mut Writer<'_>) -> Kind {
         match *self {
             Self::Send {
                 target,
