@@ -90,7 +90,7 @@ impl Firmware {
     pub async fn exercise(gateway: &impl Listens, id: &str, settings: &[&str]) -> Self {
         let mut firmware = Self::boot(gateway, Core::M3, "exercise", id, settings).await;
         firmware.line("ready").await;
-        firmware.line("connected").await;
+        firmware.line("connected false").await;
         firmware
     }
 

@@ -106,7 +106,7 @@ async fn s12_qemu_a_cut_longer_than_the_keep_alive_is_noticed_at_both_ends_and_m
     gateway.wait_metric("bugle_clients", |clients| clients == 1).await;
     assert_eq!(app.send("sig/g/floor?receipt=each", "nobody").await["statuses"], json!({}));
     board.set_link(true).await;
-    board.line("connected").await;
+    board.line("connected false").await;
     // Its group is restored ahead of what it sends.
     assert_eq!(board.send("g/floor again").await, ["app DELIVERED"]);
     assert_eq!(app.message("sig/g/floor").await.text, "again", "what was unconfirmed isn't sent again");
@@ -122,7 +122,7 @@ async fn qemu_a_board_with_an_address_from_dhcp_comes_back_by_itself_after_a_cut
     board.set_link(false).await;
     board.line("disconnected Lost").await;
     board.set_link(true).await;
-    board.line("connected").await;
+    board.line("connected false").await;
     assert_eq!(board.send("g/floor back").await, ["app DELIVERED"]);
     assert_eq!(app.message("sig/g/floor").await.text, "back");
 }

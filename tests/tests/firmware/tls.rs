@@ -27,7 +27,7 @@ async fn qemu_a_board_in_tls_sends_and_takes_comes_back_after_a_cut_and_fits_64_
     let authority = Authority::new();
     let (gateway, port) = gateway(&authority.sign("server", &[NAME])).await;
     let mut board = board(port, &authority, NAME).await;
-    board.line("connected").await;
+    board.line("connected false").await;
     board.does("join floor", "joined").await;
     let mut app = App::member(&gateway, Version::V5, "app", "floor").await;
     assert_eq!(board.send("g/floor except=nobody ttl=5000 hello").await, ["app DELIVERED"]);
@@ -61,13 +61,13 @@ async fn qemu_a_board_in_tls_connects_to_another_gateway_when_the_first_is_gone(
     let certificate = authority.sign("server", &[NAME]);
     let (first, port) = gateway(&certificate).await;
     let mut board = board(port, &authority, NAME).await;
-    board.line("connected").await;
+    board.line("connected false").await;
     first.kill().await;
     board.line("disconnected Lost").await;
     let listener =
         format!("[[listener]]\naddress = '127.0.0.1:{port}'\nprotocols = ['tls']\nmax_fragment_bytes = 1024");
     let second = Setup::shards(2).config(&certificate.section()).config(&listener).start().await;
-    board.line("connected").await;
+    board.line("connected false").await;
     let mut app = App::member(&second, Version::V5, "app", "floor").await;
     assert_eq!(
         app.send("sig/c/board?receipt=each", "hello").await["statuses"],
