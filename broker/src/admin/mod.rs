@@ -8,6 +8,8 @@
 
 mod access;
 mod api;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod problem;
 mod server;
 mod shards;

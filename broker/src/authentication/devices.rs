@@ -47,6 +47,12 @@ fn parse(text: &str) -> Result<Vec<SecretEntry>, String> {
     Ok(entries)
 }
 
+/// What is wrong with this text, if something is.
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str) -> Option<String> {
+    parse(text).err()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

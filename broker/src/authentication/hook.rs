@@ -264,6 +264,12 @@ fn judged(answer: &Answer, request: &AuthenticationRequest) -> Judgement {
     }
 }
 
+/// What this body, as an answer, comes to; none if it is none.
+#[cfg(fuzzing)]
+pub fn fuzz_answer(body: &[u8], request: &AuthenticationRequest) -> Option<Judgement> {
+    serde_json::from_slice(body).ok().map(|answer| judged(&answer, request))
+}
+
 impl std::fmt::Debug for Hook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Hook({})", self.place.address)

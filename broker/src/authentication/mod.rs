@@ -3,6 +3,8 @@
 
 pub mod command;
 pub mod devices;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod hook;
 pub mod operators;
 pub mod passwords;

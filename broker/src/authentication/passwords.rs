@@ -45,6 +45,13 @@ impl PasswordFile {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
+        let users = Self::users(text)?;
+        let mut password = [0; 32];
+        getrandom::fill(&mut password).map_err(|error| error.to_string())?;
+        Ok(Self { users, nobody: hash(&password)? })
+    }
+
+    fn users(text: &str) -> Result<HashMap<String, User>, String> {
         let mut users = HashMap::new();
         for (number, line) in lines(text) {
             let wrong = |what: &str| format!("line {number}: {what}");
@@ -67,9 +74,13 @@ impl PasswordFile {
                 return Err(wrong(&format!("the user '{name}' is there twice")));
             }
         }
-        let mut password = [0; 32];
-        getrandom::fill(&mut password).map_err(|error| error.to_string())?;
-        Ok(Self { users, nobody: hash(&password)? })
+        Ok(users)
+    }
+
+    /// What is wrong with this text, if something is.
+    #[cfg(fuzzing)]
+    pub fn fuzz(text: &str) -> Option<String> {
+        Self::users(text).err()
     }
 
     /// Whether there is a user of this name.

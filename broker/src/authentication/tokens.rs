@@ -193,6 +193,28 @@ fn from_jwk(jwk: &jsonwebtoken::jwk::Jwk) -> Option<Result<Key, String>> {
     Some(key.map(|key| Key { id: jwk.common.key_id.clone(), key, algorithm }))
 }
 
+/// What is wrong with this text as a file with keys.
+#[cfg(fuzzing)]
+pub fn fuzz_keys(text: &str) -> Result<(), String> {
+    parse(text).map(|_| ())
+}
+
+#[cfg(fuzzing)]
+impl TokenKeys {
+    /// With one secret.
+    pub fn fuzz(secret: &str) -> Result<Self, String> {
+        let settings = TokenSettings {
+            keys: Vec::new(),
+            audience: "bugle".to_owned(),
+            issuer: Some("https://id.example".to_owned()),
+            user_claim: sub(),
+            client_claim: client_id(),
+            role_claim: roles(),
+        };
+        Ok(Self { settings, keys: parse(secret)? })
+    }
+}
+
 impl std::fmt::Debug for TokenKeys {
     /// Says how many there are, never which.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

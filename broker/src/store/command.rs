@@ -159,8 +159,10 @@ pub fn examine(connection: &Connection) -> rusqlite::Result<Verified> {
         ("retained messages".to_owned(), count("SELECT count(*) FROM retained")?),
     ];
     let mut statement = connection.prepare("SELECT kind, count(*) FROM record GROUP BY kind")?;
-    let kinds =
-        statement.query_map([], |row| Ok((format!("records: {}", row.get::<_, String>(0)?), row.get(1)?)))?;
+    let kinds = statement.query_map([], |row| {
+        let kind = String::from_utf8_lossy(row.get_ref(0)?.as_bytes()?).into_owned();
+        Ok((format!("records: {kind}"), row.get(1)?))
+    })?;
     for kind in kinds {
         counts.push(kind?);
     }
@@ -194,7 +196,7 @@ fn unreadable(connection: &Connection, faults: &mut Vec<String>) -> rusqlite::Re
         match read_message(row, 1) {
             Ok(_) => {}
             Err(ReadError::Sqlite(error)) => return Err(error),
-            Err(ReadError::Row(fault)) => {
+            Err(fault) => {
                 found += 1;
                 if found <= TOLD {
                     faults.push(format!("message {}: {fault}", row.get::<_, i64>(0)?));

@@ -42,11 +42,11 @@ pub fn fetch(
         while let Some(row) = rows.next()? {
             let mut message = match read_queued(row) {
                 Ok(message) => message,
-                Err(ReadError::Row(fault)) => {
+                Err(error @ ReadError::Sqlite(_)) => return Err(error),
+                Err(fault) => {
                     tracing::error!(%client, %fault, "left as it is, and not delivered; `bugle store verify` says more");
                     continue;
                 }
-                Err(error) => return Err(error),
             };
             match changes.and_then(|changes| changes.queue.get(&message.sequence)) {
                 Some(QueueChange::Remove) => continue,

@@ -11,6 +11,8 @@ mod apply;
 pub mod command;
 pub mod exchange;
 mod fetch;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod link;
 mod open;
 mod pending;

@@ -91,12 +91,12 @@ impl Feed {
     /// Counts and logs a row that can't be read; what SQLite itself could not read is an error.
     fn pass_over(&mut self, error: ReadError) -> Result<(), ReadError> {
         match error {
-            ReadError::Row(fault) => {
+            ReadError::Sqlite(error) => Err(ReadError::Sqlite(error)),
+            fault @ (ReadError::Row(_) | ReadError::Value(_)) => {
                 self.count.unreadable += 1;
                 tracing::error!(%fault, "left as it is, and not served; `bugle store verify` says more");
                 Ok(())
             }
-            ReadError::Sqlite(error) => Err(error.into()),
         }
     }
 }
@@ -111,21 +111,29 @@ fn records(
                WHERE kind = ?1 AND (expires_ms IS NULL OR expires_ms > ?2)";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query((kind.as_str(), column(now.0)))?;
-    let (mut last, mut records) = (Arc::<str>::from(""), 0);
+    let mut last = Arc::<str>::from("");
     while let Some(row) = rows.next()? {
-        let text =
-            |at, column| optional_text(row, at)?.ok_or(ReadError::Row(BadRow { table: "record", column }));
-        let owner = text(0, "owner")?;
-        if *last != *owner {
-            last = owner.into();
+        match read_record(row, kind, &mut last) {
+            Ok(record) => {
+                feed.count.records += 1;
+                feed.give(&last, record);
+            }
+            Err(error) => feed.pass_over(error)?,
         }
-        let (key, value) = (text(1, "key")?.into(), text(2, "value")?.to_owned());
-        let expires = read_expiry(row, 3)?;
-        feed.give(&last, Restored::Record { kind, owner: last.clone(), key, value, expires });
-        records += 1;
     }
-    feed.count.records += records;
     Ok(())
+}
+
+/// `owner` is the one of the record before, and then of this.
+fn read_record(row: &Row<'_>, kind: RecordKind, owner: &mut Arc<str>) -> Result<Restored, ReadError> {
+    let text = |at, column| optional_text(row, at)?.ok_or(ReadError::Row(BadRow { table: "record", column }));
+    let name = text(0, "owner")?;
+    let (key, value) = (text(1, "key")?.into(), text(2, "value")?.to_owned());
+    let expires = read_expiry(row, 3)?;
+    if **owner != *name {
+        *owner = name.into();
+    }
+    Ok(Restored::Record { kind, owner: owner.clone(), key, value, expires })
 }
 
 fn queues(connection: &Connection, feed: &mut Feed) -> Result<(), ReadError> {
@@ -138,10 +146,13 @@ fn queues(connection: &Connection, feed: &mut Feed) -> Result<(), ReadError> {
     while let Some(row) = rows.next()? {
         let number: i64 = row.get(0)?;
         if current.as_ref().is_none_or(|(known, _)| *known != number) {
-            let name = client_name(connection, number)?;
-            if name.is_none() {
-                feed.pass_over(BadRow { table: "queue", column: "client" }.into())?;
-            }
+            let name = match client_name(connection, number) {
+                Ok(name) => Some(name),
+                Err(error) => {
+                    feed.pass_over(error)?;
+                    None
+                }
+            };
             queues += 1;
             current = Some((number, name));
         }
@@ -151,26 +162,34 @@ fn queues(connection: &Connection, feed: &mut Feed) -> Result<(), ReadError> {
             in_flight(connection, number, client, sequence, feed)?;
             continue;
         }
-        let queued_message = Restored::Queued {
-            client: client.clone(),
-            sequence,
-            bytes: from_column(row.get(2)?) as usize,
-            expires: read_expiry(row, 3)?,
-            entry: optional_text(row, 5)?.unwrap_or_default().to_owned(),
+        let read = || {
+            Ok(Restored::Queued {
+                client: client.clone(),
+                sequence,
+                bytes: from_column(row.get(2)?) as usize,
+                expires: read_expiry(row, 3)?,
+                entry: optional_text(row, 5)?.unwrap_or_default().to_owned(),
+            })
         };
-        queued += 1;
-        feed.give(client.as_str(), queued_message);
+        match read() {
+            Ok(queued_message) => {
+                queued += 1;
+                feed.give(client.as_str(), queued_message);
+            }
+            Err(error) => feed.pass_over(error)?,
+        }
     }
     feed.count.queues += queues;
     feed.count.queued += queued;
     Ok(())
 }
 
-fn client_name(connection: &Connection, number: i64) -> Result<Option<Identity>, ReadError> {
+fn client_name(connection: &Connection, number: i64) -> Result<Identity, ReadError> {
+    let bad = || BadRow { table: "queue", column: "client" };
     let mut statement = connection.prepare_cached("SELECT name FROM client WHERE id = ?1")?;
     let mut rows = statement.query([number])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    Ok(optional_text(row, 0)?.map(Identity::new))
+    let row = rows.next()?.ok_or_else(bad)?;
+    Ok(Identity::new(optional_text(row, 0)?.ok_or_else(bad)?))
 }
 
 fn in_flight(
@@ -256,4 +275,41 @@ fn read_retained(row: &Row<'_>) -> Result<Restored, ReadError> {
         urgent: false,
     };
     Ok(Restored::Retained { version, message: Arc::new(message), expires: read_expiry(row, 5)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema::{STEPS, migrate};
+    use super::*;
+
+    #[test]
+    fn a_row_with_a_value_of_another_kind_kept_the_gateway_from_starting() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, STEPS).unwrap();
+        let rows = "
+            INSERT INTO client VALUES (1, 'lamp'), (2, CAST(x'FF' AS TEXT));
+            INSERT INTO record VALUES ('session', 'lamp', CAST(x'FFFE' AS TEXT), '{}', NULL);
+            INSERT INTO record VALUES ('session', 'lamp', '', '{}', NULL);
+            INSERT INTO message VALUES (1024, 3, 1, 0, 0, NULL, 'desk', 'home/a', NULL, NULL, NULL, x'', x'');
+            INSERT INTO queue VALUES (1, 1, 1024, 0, NULL, 70000, 0, '{}');
+            INSERT INTO queue VALUES (1, 2, 1024, 0, NULL, NULL, 0, CAST(x'FF' AS TEXT));
+            INSERT INTO queue VALUES (1, 3, 1024, 0, NULL, NULL, 0, '{}');
+            INSERT INTO queue VALUES (2, 1, 1024, 0, NULL, NULL, 0, '{}');
+            INSERT INTO retained VALUES ('home/a', 1, 0, 7, 'desk', NULL, x'', x'');
+        ";
+        connection.execute_batch(rows).unwrap();
+        let (sender, mut receiver) = mpsc::channel(PIECES);
+        let count = restore(&connection, WallTime(0), vec![sender]).unwrap();
+        let expected =
+            RestoredCount { records: 1, queues: 2, queued: 1, in_flight: 0, retained: 0, unreadable: 5 };
+        assert_eq!(count, expected);
+        let given = receiver.try_recv().unwrap();
+        assert!(
+            matches!(
+                &given[..],
+                [Restored::Record { .. }, Restored::Queued { .. }, Restored::End { next_message: 2 }]
+            ),
+            "{given:?}"
+        );
+    }
 }

@@ -27,10 +27,28 @@ pub struct BadRow {
 pub enum ReadError {
     /// SQLite's reason.
     #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
     /// It was read and isn't valid.
     #[error(transparent)]
     Row(#[from] BadRow),
+    /// It was read, and a value in it isn't of its column's kind: a text that is no UTF-8, a number out of its range.
+    #[error("a value in a row isn't valid: {0}")]
+    Value(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error::{
+            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+        };
+        match error {
+            FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | InvalidColumnType(..)
+            | Utf8Error(..) => Self::Value(error),
+            error => Self::Sqlite(error),
+        }
+    }
 }
 
 /// The columns of a message's origin.

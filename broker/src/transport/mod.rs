@@ -7,6 +7,8 @@
 //! HTTP request for a WebSocket.
 
 pub mod client_name;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod greeting;
 pub mod tls;
 pub mod upgrade;

@@ -116,7 +116,11 @@ impl Client<'_> {
             let _ = self.session.poll_receipt(slot);
         }
         while self.session.poll_event().is_some() {}
-        let _ = (self.session.status(), self.session.poll_deadline(self.now), self.session.gateway_time(self.now));
+        let _ = (
+            self.session.status(),
+            self.session.poll_deadline(self.now),
+            self.session.gateway_time(self.now),
+        );
         let mut chunk = [0; CHUNK];
         for turn in 0.. {
             assert!(turn < 1000, "it writes for ever");

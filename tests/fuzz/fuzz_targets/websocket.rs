@@ -3,7 +3,7 @@
 #![no_main]
 #![allow(dead_code, reason = "the process uses what this doesn't")]
 
-// The process is a program and no library; these two files need nothing of it.
+// These two files need nothing of the process.
 #[path = "../../../broker/src/transport/upgrade.rs"]
 mod upgrade;
 #[path = "../../../broker/src/transport/websocket.rs"]

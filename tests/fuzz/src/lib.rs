@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 pub mod connection;
 pub mod device_stranger;
 pub mod gateway;
+pub mod kept;
 pub mod memory;
 pub mod mqtt_stranger;
 pub mod naive;

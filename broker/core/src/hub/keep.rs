@@ -247,7 +247,12 @@ impl Shard {
             let kept = KeptEntry::from_text(&found.entry);
             let share = kept.share.as_deref().and_then(|text| self.shares.id_of(text));
             let is_there = |queue: &super::queues::Queue| queue.entry(found.sequence.0).is_some();
-            if share.is_none() || !self.queues.get(key).is_some_and(is_there) {
+            if !self.queues.get(key).is_some_and(is_there) {
+                continue;
+            }
+            if share.is_none() {
+                // Nobody is left to whom it could go. Left in the queue, it would be fetched again and again.
+                self.end_kept(key, found.sequence.0, Status::Offline, now);
                 continue;
             }
             let sequence = found.sequence.0 as u32;

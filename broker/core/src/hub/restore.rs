@@ -71,6 +71,10 @@ impl Shard {
                 let expires = expires.map_or(now, |wall| self.store.moment(wall));
                 self.restore_record(kind, &owner, &key, &value, expires, now);
             }
+            Restored::Queued { sequence, .. } if !sequence.is_valid() => self.counters.records_unread += 1,
+            Restored::InFlight { message, .. } if !message.sequence.is_valid() => {
+                self.counters.records_unread += 1;
+            }
             Restored::Queued { client, sequence, bytes, expires, entry } => {
                 let queue = self.queues.ensure(&client);
                 let expires = expires.map(|wall| self.store.moment(wall));

@@ -51,6 +51,11 @@ impl Sequence {
     pub fn is_some(self) -> bool {
         self != Self::NONE
     }
+
+    /// Whether it is one that a queue can have, with more behind it.
+    pub fn is_valid(self) -> bool {
+        (1..u64::MAX / 2).contains(&self.0)
+    }
 }
 
 /// What a record is about. Its name is what the store's table has.
