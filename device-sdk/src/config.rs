@@ -26,7 +26,8 @@ pub struct Config<'a> {
     /// untaken deliveries stop the acknowledgements behind them: the receive buffer divided by `window + 1`.
     /// With more than that, don't wait for the outcome of a send in the task that takes the deliveries.
     pub max_body: Option<u16>,
-    /// How long the gateway shall keep the session after a lost connection, in seconds. Default 60.
+    /// How long the gateway shall keep the session after a lost connection, in seconds. Default 60. The device gives it up
+    /// after 24 days.
     pub session_expiry: u32,
     /// How often the gateway's clock is asked for, in seconds, where there is a keep-alive. Default 60.
     pub clock_sync: u16,

@@ -150,7 +150,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Does what is due by `now`.
+    /// Does what is due by `now`. Has to be called every 12 days at the latest.
     pub fn handle_time(&mut self, now: u64) {
         let now = now as u32;
         if self.is_open() && self.receive_room() == 0 {
