@@ -1,5 +1,6 @@
 //! What the two switches in Rust share: the command line, what a notice on `sig/r/{me}` says, and the exit codes.
 //! The versions of MQTT differ in `src/bin/switch-v4.rs` and `src/bin/switch-v5.rs`.
+#![forbid(unsafe_code)]
 
 use std::hash::{BuildHasher, RandomState};
 use std::process::ExitCode;

@@ -3,6 +3,7 @@
 //! Everything here talks to built programs over sockets and pipes, in ways that are open to every user. It waits for
 //! events, [`PATIENCE`] at most, and panics with what it has seen where one doesn't come. A process that it starts
 //! ends with the value that stands for it.
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something went wrong")]
 
 use std::future::Future;

@@ -1,6 +1,7 @@
 //! A lamp on the device SDK, on Linux: joins a group, obeys "on" and "off", and tells whoever asks "state?".
 //!
 //! `cargo run -p bugle-examples --bin lamp -- lamp-1 floor3`; `BUGLE_SERVER` is the gateway, 127.0.0.1:1883 unless set
+#![forbid(unsafe_code)]
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};

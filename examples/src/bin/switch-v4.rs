@@ -1,6 +1,7 @@
 //! Switches lamps and says what became of it at each: MQTT 3.1.1 (which has version number 4) with rumqttc.
 //!
 //! `cargo run -p bugle-examples --bin switch-v4 -- on floor3 [only=lamp-1,lamp-2] [except=lamp-3]`
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Switches lamps and says what became of it at each: MQTT 5 with rumqttc.
 //!
 //! `cargo run -p bugle-examples --bin switch-v5 -- on floor3 [only=lamp-1,lamp-2] [except=lamp-3]`
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! What the fuzz targets share: inputs as steps, the SDK's memory, a gateway of two shards in one thread, and the models
 //! that its answers are held against.
+#![forbid(unsafe_code)]
 
 use std::sync::LazyLock;
 

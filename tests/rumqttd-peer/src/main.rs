@@ -1,4 +1,5 @@
 //! rumqttd with the configuration of a file, and otherwise as it comes: `rumqttd-peer FILE.toml`. Errors end it with 1.
+#![forbid(unsafe_code)]
 
 use std::error::Error;
 use std::{env, fs};

@@ -5,6 +5,7 @@
 //!
 //! A seed makes a [`plan`]; a [`world`] moves one thing at a time by it; the [`ledger`] knows what is true. What
 //! clients do is in `act`; the checks are in [`arrival`], [`receipt`] and [`settled`].
+#![forbid(unsafe_code)]
 
 mod act;
 pub mod arrival;

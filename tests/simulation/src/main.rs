@@ -2,6 +2,7 @@
 //!
 //!     cargo run --release -p bugle-simulation -- --seconds 60 --from 1
 //!     cargo run --release -p bugle-simulation -- --from 4711 --seeds 1 --trace
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};

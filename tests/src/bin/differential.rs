@@ -1,4 +1,5 @@
 //! Long runs of the differential test, and single sequences of it with all that was said and heard.
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says that something went wrong")]
 
 use std::process::ExitCode;

@@ -1,4 +1,5 @@
 //! Runs a soak and prints its report; see docs/reliability.md.
+#![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
