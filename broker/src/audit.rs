@@ -208,9 +208,10 @@ impl AuditLog {
         self.0.as_ref()?.status.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Calls `each` for every number.
+    /// Calls `each` for every number, which all are 0 without a log.
     pub fn each(&self, each: &mut EachNumber<'_>) {
-        let Some(Inner { status, .. }) = self.0.as_deref() else { return };
+        let none = Status::default();
+        let status = self.0.as_ref().map_or(&none, |inner| &inner.status);
         for (result, count) in [
             ("written", &status.written),
             ("dropped", &status.dropped),

@@ -496,13 +496,13 @@ impl ConfigFile {
         }
         let entries = self.credential.iter().map(|one| SecretEntry {
             id: one.id.clone(),
-            secret: one.secret.clone().into_bytes(),
+            secret: one.secret.clone().into_bytes().into(),
             clients: one.clients.iter().map(|pattern| Pattern::new(pattern)).collect(),
             roles: one.roles.iter().map(|role| role.as_str().into()).collect(),
         });
         let own = bridges.iter().map(|bridge| SecretEntry {
             id: bridge.local_id(),
-            secret: bridge.local_password.clone().into_bytes(),
+            secret: bridge.local_password.clone().into_bytes().into(),
             clients: Vec::new(),
             roles: Vec::new(),
         });

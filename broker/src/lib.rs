@@ -2,7 +2,8 @@
 //!
 //! The way in: [`serve`] starts it all, [`listener`] accepts and reads a first packet through the [`transport`] that it
 //! came by, [`shard_thread`] owns a shard of `bugle-core` with its sockets in [`connection`], [`fifo`] joins the
-//! shards, [`bridge`] joins the gateway to other brokers, [`admin`] and [`metrics`] tell how it goes. What a message means is decided in `bugle-core`; nothing here looks inside one.
+//! shards, [`bridge`] joins the gateway to other brokers, [`admin`] and [`metrics`] tell how it goes, [`audit`] who did what;
+//! [`operate`] is the admin API in a terminal, and [`init`] makes what a gateway needs. What a message means is decided in `bugle-core`; nothing here looks inside one.
 #![forbid(unsafe_code)]
 
 mod admin;

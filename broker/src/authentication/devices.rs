@@ -39,7 +39,7 @@ fn parse(text: &str) -> Result<Vec<SecretEntry>, String> {
         }
         entries.push(SecretEntry {
             id: id.to_owned(),
-            secret: secret.as_bytes().to_vec(),
+            secret: secret.as_bytes().into(),
             clients: extras.clients.iter().map(|pattern| Pattern::new(pattern)).collect(),
             roles: extras.roles.iter().map(|role| role.as_str().into()).collect(),
         });

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bugle_core::hub::{AuthenticationRequest, Judgement};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use zeroize::Zeroizing;
 
 use crate::file_mode::{Holds, warn_if_open};
 use crate::shard_thread::Control;
@@ -176,9 +177,10 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
-fn read(path: &Path) -> Result<String, String> {
+/// A file with secrets in it, whose text isn't left in memory.
+fn read(path: &Path) -> Result<Zeroizing<String>, String> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     warn_if_open(path, Holds::Secrets);
-    Ok(text)
+    Ok(Zeroizing::new(text))
 }

@@ -158,7 +158,7 @@ mod tests {
             identity: Identity::new(client),
             is_assigned: false,
             user: user.to_owned(),
-            password: password.as_bytes().to_vec(),
+            password: password.as_bytes().into(),
         }
     }
 

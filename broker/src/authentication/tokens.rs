@@ -257,7 +257,7 @@ mod tests {
             identity: Identity::new(client),
             is_assigned: false,
             user: String::new(),
-            password: token.as_bytes().to_vec(),
+            password: token.as_bytes().into(),
         };
         match keys.judge(&request) {
             Judgement::GoodFor(principal, millis) => {

@@ -12,7 +12,7 @@ use super::authenticate::Exchange;
 use super::connect::Admission;
 use super::timers::Timer;
 use super::{ConnectionKey, Credentials, Shard};
-use crate::model::{Credential, Identity, Instant, Principal, Reason, Refusal};
+use crate::model::{Credential, Identity, Instant, Principal, Reason, Refusal, Secret};
 
 /// What the process is asked to judge. Every one of them is answered by [`Shard::handle_authenticated`], or too late.
 pub struct AuthenticationRequest {
@@ -25,7 +25,7 @@ pub struct AuthenticationRequest {
     /// The user name.
     pub user: String,
     /// The password.
-    pub password: Vec<u8>,
+    pub password: Secret,
 }
 
 /// What the process says of a credential.

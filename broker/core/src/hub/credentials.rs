@@ -6,7 +6,7 @@ use bugle_protocol::auth;
 use subtle::ConstantTimeEq;
 
 use super::scram::{self, ScramKeys};
-use crate::model::{Challenge, Credential, Identity, Map, Principal, Reason, Refusal};
+use crate::model::{Challenge, Credential, Identity, Map, Principal, Reason, Refusal, Secret};
 use crate::rules::Pattern;
 
 /// The secrets. Without any, everyone is who he says.
@@ -25,7 +25,7 @@ pub struct SecretEntry {
     /// The user name, which is also the client id unless `clients` are given.
     pub id: String,
     /// What is to be known.
-    pub secret: Vec<u8>,
+    pub secret: Secret,
     /// The client ids that it is good for; empty: that which is `id`.
     pub clients: Vec<Pattern>,
     /// Its roles.
@@ -33,7 +33,7 @@ pub struct SecretEntry {
 }
 
 struct Entry {
-    secret: Vec<u8>,
+    secret: Secret,
     clients: Vec<Pattern>,
     principal: Arc<Principal>,
     /// Made when its owner first comes by SCRAM.
@@ -58,7 +58,12 @@ impl Credentials {
 
     /// One secret for each client id.
     pub fn new(secrets: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
-        let entry = |(id, secret)| SecretEntry { id, secret, clients: Vec::new(), roles: Vec::new() };
+        let entry = |(id, secret): (String, Vec<u8>)| SecretEntry {
+            id,
+            secret: secret.into(),
+            clients: Vec::new(),
+            roles: Vec::new(),
+        };
         Self::from_entries(secrets.into_iter().map(entry))
     }
 
@@ -125,7 +130,7 @@ impl Credentials {
             return Check::Good(None);
         }
         // An unknown id is refused no earlier than a wrong secret, so that ids can't be probed.
-        let secret = |user: &str| self.secrets.get(user).map(|entry| entry.secret.as_slice());
+        let secret = |user: &str| self.secrets.get(user).map(|entry| &*entry.secret);
         let (user, good) = match credential {
             Credential::Challengeable => return Check::ChallengeFirst,
             // A mechanism of its own; it doesn't come here.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{
     About, ClientId, GroupName, Identity, Message, ModerationRequest, Publication, QoS, ReceiptReport,
-    Reception, Refusal, Signal,
+    Reception, Refusal, Secret, Signal,
 };
 use crate::mqtt::RetainHandling;
 
@@ -173,7 +173,7 @@ pub enum Credential {
         /// The name.
         user: String,
         /// The password.
-        password: Vec<u8>,
+        password: Secret,
     },
     /// The first message of SCRAM-SHA-256 (MQTT 5).
     Scram {

@@ -8,6 +8,7 @@ mod message;
 mod moderation;
 mod outcome;
 mod principal;
+mod secret;
 mod signal;
 mod time;
 
@@ -24,6 +25,7 @@ pub use message::{
 pub use moderation::{MAX_WHY, Moderation, ModerationAct, ModerationRequest};
 pub use outcome::{About, ReceiptReport, Refusal};
 pub use principal::Principal;
+pub use secret::Secret;
 pub use signal::{Addressed, RecipientList, Recipients, Signal, SignalOptions, Target};
 pub use time::Instant;
 

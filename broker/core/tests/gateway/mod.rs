@@ -276,7 +276,7 @@ fn shards(setup: &Setup, wall_at_start: WallTime) -> Vec<Shard> {
     let rules = Arc::new(setup.rules.clone());
     let entries = setup.secrets.iter().map(|(id, secret)| SecretEntry {
         id: id.clone(),
-        secret: secret.clone(),
+        secret: secret.clone().into(),
         clients: Vec::new(),
         roles: setup.roles.iter().filter(|(who, _)| who == id).map(|(_, role)| (*role).into()).collect(),
     });

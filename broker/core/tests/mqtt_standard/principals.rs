@@ -12,7 +12,7 @@ use crate::peer::{Broker, Peer, V5, V311};
 fn each(story: impl Fn(Broker, Version)) {
     let user = |name: &str, patterns: &[&str]| SecretEntry {
         id: name.to_owned(),
-        secret: name.as_bytes().to_vec(),
+        secret: name.as_bytes().into(),
         clients: patterns.iter().map(|pattern| Pattern::new(pattern)).collect(),
         roles: Vec::new(),
     };

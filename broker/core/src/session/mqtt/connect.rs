@@ -79,7 +79,7 @@ impl MqttSession {
             (None, None) => Credential::None,
             (user, password) => Credential::Password {
                 user: user.unwrap_or_default().to_owned(),
-                password: password.unwrap_or_default().to_vec(),
+                password: password.unwrap_or_default().into(),
             },
         };
         let will_delay = connect.will.as_ref().and_then(|will| will.properties.will_delay()).unwrap_or(0);
