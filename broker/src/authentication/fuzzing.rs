@@ -17,7 +17,7 @@ fn request(client: &str, password: Vec<u8>) -> AuthenticationRequest {
         identity: Identity::new(client),
         is_assigned: false,
         user: "anna".to_owned(),
-        password,
+        password: password.into(),
     }
 }
 
