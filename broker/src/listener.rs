@@ -31,6 +31,8 @@ use crate::transport::greeting::{Admission, First, Greeting, Protocols};
 use crate::transport::upgrade::Origins;
 use crate::transport::{Layers, TransportSettings, count_taken_over};
 
+/// How long a new connection waits for its turn at most, where too many have no first packet yet, before it is closed.
+const CROWDED: Duration = Duration::from_secs(1);
 /// What is read at a time of a first packet, in bytes.
 const FIRST_READ: usize = 1024;
 /// Connections that the system may hold before they are accepted.
@@ -93,6 +95,8 @@ impl Door {
         loop {
             // Those that have ended are forgotten.
             while greetings.try_join_next().is_some() {}
+            // Not for ever: those who say nothing would keep everyone else out until their time is over.
+            let _ = timeout(CROWDED, self.places.wait_for_room()).await;
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     pause = BACK_OFF.0;
@@ -211,7 +215,11 @@ impl Door {
                     return self.close(visit.peer, why);
                 }
                 let large = visit.large;
-                self.hand_over(visit.stream, visit.peer, first, place.slot, large);
+                let handing = self.hand_over(visit.stream, visit.peer, first, place.slot, large);
+                if timeout_at(deadline, handing).await.is_err() {
+                    tracing::warn!("a shard takes no more connections for now; one was closed");
+                    self.counters.handover_refused();
+                }
             }
             Err(why) => {
                 self.close(visit.peer, why);
@@ -235,7 +243,8 @@ impl Door {
         }
     }
 
-    fn hand_over(
+    /// Hands a connection to its shard, when that has room for it.
+    async fn hand_over(
         &self,
         stream: TcpStream,
         peer: SocketAddr,
@@ -253,8 +262,8 @@ impl Door {
         let kind = count_taken_over(&mut layers, &self.counters);
         let certificate = layers.as_ref().and_then(Layers::client_name);
         let arrival = Arrival { stream, layers, certificate, bytes, protocol, slot, large };
-        if self.shards[shard].arrivals.try_send(arrival).is_err() {
-            tracing::warn!(%peer, shard, transport = kind.key(), "a shard takes no more connections for now; this one is closed");
+        if self.shards[shard].arrivals.send(arrival).await.is_err() {
+            tracing::debug!(%peer, shard, transport = kind.key(), "closed: the gateway stops");
             self.counters.handover_refused();
         }
     }

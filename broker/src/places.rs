@@ -91,6 +91,12 @@ impl Places {
         ))
     }
 
+    /// Waits until one of those without a first packet is free, so that a crowd that comes at once waits its turn in the kernel.
+    pub async fn wait_for_room(&self) {
+        // It is taken by whoever is accepted next; an error would be for a process that stops.
+        let _ = self.waiting.acquire().await;
+    }
+
     /// Waits for one among the handshakes; none is to be had once the process stops.
     pub async fn handshake(&self) -> Option<OwnedSemaphorePermit> {
         self.handshakes.clone().acquire_owned().await.ok()

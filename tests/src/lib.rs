@@ -23,6 +23,7 @@ mod gateway;
 mod mosquitto;
 mod mqtt_bytes;
 mod operator;
+pub mod overload;
 mod program;
 pub mod readme;
 pub mod soak;

@@ -83,6 +83,9 @@ pub fn run(plan: &Plan, load: &Load) -> Result<Outcome, BenchError> {
     let slow = std::mem::replace(&mut bench.slow, SlowReaders::new(bench.wire, 0));
     let slow = slow.finish(|stream| bench.streams.get(stream).map_or(0, |stream| stream.books.sent))?;
     let connections = bench.connections.len() as u64 + slow.readers;
+    if load.lasting {
+        end_sessions(plan, load.target)?;
+    }
     let mut outcome = bench.outcome();
     if let Some((before, connected)) = before.zip(connected) {
         let filters = Some(plan.filters()).filter(|&filters| filters > 0);
@@ -91,6 +94,14 @@ pub fn run(plan: &Plan, load: &Load) -> Result<Outcome, BenchError> {
     }
     outcome.slow = Some(slow).filter(|slow| slow.readers > 0);
     Ok(outcome)
+}
+
+/// Ends the sessions of recipients, by a clean one each.
+fn end_sessions(plan: &Plan, target: Target) -> Result<(), BenchError> {
+    for recipient in plan.streams.iter().flat_map(|stream| &stream.receivers) {
+        Client::new(target, &recipient.id).open()?;
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +200,8 @@ impl<'a> Bench<'a> {
         let (stream, qos) = (self.streams.len(), self.load.qos);
         for Recipient { id, subscription } in &plan.receivers {
             let subscription = Some(subscription);
-            let opened = Client { subscription, qos, ..Client::new(target, id) }.open()?;
+            let lasting = self.load.lasting;
+            let opened = Client { subscription, qos, lasting, ..Client::new(target, id) }.open()?;
             self.add(opened, Role::Receiver { stream, next: 0 })?;
         }
         for Recipient { id, subscription } in &plan.slow {

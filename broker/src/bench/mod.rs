@@ -86,6 +86,10 @@ fn measured(command: &BenchCommand) -> Result<ExitCode, BenchError> {
         BenchCommand::Unicast(options) => (Plan::unicast(options), &options.load),
         BenchCommand::Groups(options) => (Plan::groups(options)?, &options.load),
     };
+    if load.lasting && (load.qos == 0 || load.target.protocol != options::Protocol::Mqtt) {
+        let text = "--lasting is about MQTT at QoS 1: add --qos 1, and a target of mqtt://";
+        return Err(BenchError::Usage(text.to_owned()));
+    }
     let outcome = load::run(&plan, load)?;
     let text =
         if load.json { report::json(&plan, load, &outcome) } else { report::text(&plan, load, &outcome) };

@@ -41,6 +41,8 @@ pub struct Client<'a> {
     pub keep_alive: u16,
     /// Bytes that its system keeps for it unread; left to the system if not given.
     pub receive_buffer: Option<usize>,
+    /// Its session outlives the connection (MQTT).
+    pub lasting: bool,
 }
 
 impl<'a> Client<'a> {
@@ -54,6 +56,7 @@ impl<'a> Client<'a> {
             sends: &[],
             keep_alive: KEEP_ALIVE,
             receive_buffer: None,
+            lasting: false,
         }
     }
 
@@ -78,7 +81,7 @@ impl<'a> Client<'a> {
         let mut dialogue = Dialogue { socket, wire, target, input: Vec::new() };
 
         let mut out = Vec::new();
-        wire.connect(id, self.keep_alive, &mut out)?;
+        wire.connect(id, self.keep_alive, self.lasting, &mut out)?;
         dialogue.send(&out).map_err(failed)?;
         let mut terms = Terms::default();
         dialogue.wait(|event| match event {

@@ -55,6 +55,10 @@ pub struct Load {
     /// Of publishing and of subscribing.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
     pub qos: u8,
+    /// Recipients' sessions outlive their connections, so that the broker keeps each message for them until it is acknowledged: on
+    /// disk, if it has one. MQTT, with --qos 1. The sessions are ended after the measurement.
+    #[arg(long)]
+    pub lasting: bool,
     /// Stop after this many messages, and measure them all.
     #[arg(long, value_name = "N", conflicts_with_all = ["seconds", "warm_up"])]
     pub messages: Option<u64>,

@@ -152,7 +152,7 @@ impl Storm<'_> {
                 return Ok(());
             }
             let mut out = Vec::new();
-            wire.connect(&format!("b{}-storm{index}", std::process::id()), KEEP_ALIVE, &mut out)?;
+            wire.connect(&format!("b{}-storm{index}", std::process::id()), KEEP_ALIVE, false, &mut out)?;
             // The first bytes of a connection fit its empty buffer.
             attempt.socket.write_all(&out).map_err(broken)?;
             attempt.step = Step::Asked;

@@ -78,14 +78,20 @@ impl Wire {
         }
     }
 
-    /// The first packet.
-    pub fn connect(self, id: &str, keep_alive: u16, out: &mut Vec<u8>) -> Result<(), BenchError> {
+    /// The first packet. `lasting`: the session outlives the connection, in MQTT.
+    pub fn connect(
+        self,
+        id: &str,
+        keep_alive: u16,
+        lasting: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BenchError> {
         match self.0 {
             Protocol::Mqtt => {
                 let connect = Connect {
                     version: Version::V311,
                     client_id: id,
-                    clean_start: true,
+                    clean_start: !lasting,
                     keep_alive,
                     username: None,
                     password: None,
