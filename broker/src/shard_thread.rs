@@ -646,7 +646,7 @@ impl ShardHost {
             self.store();
             let before = flushes;
             while let Some(Some(key)) =
-                self.caught("the choice of what to write", |shard, _| shard.poll_dirty())
+                self.caught("the choice of what to write", |shard, now| shard.poll_dirty(now))
             {
                 if flushes.is_multiple_of(FLUSHES_PER_TICK) {
                     self.tick();
@@ -660,7 +660,11 @@ impl ShardHost {
                 }
             }
             if !has_forwarded && flushes == before {
-                return true;
+                // What waited for its turn may have been given out, and to other shards alone.
+                self.store();
+                if !self.forward() {
+                    return true;
+                }
             }
         }
     }

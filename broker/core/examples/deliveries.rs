@@ -280,7 +280,7 @@ impl Gateway {
                         self.shards[usize::from(to)].handle_peer(from as u16, &mut batch, self.now);
                     }
                 }
-                while let Some(key) = self.shards[from].poll_dirty() {
+                while let Some(key) = self.shards[from].poll_dirty(self.now) {
                     is_idle = false;
                     self.flush(from, key);
                 }

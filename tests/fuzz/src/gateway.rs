@@ -267,7 +267,7 @@ impl<'a> Gateway<'a> {
                     self.shards[usize::from(to)].handle_peer(from as u16, &mut batch, self.now);
                 }
             }
-            while let Some(key) = self.shards[from].poll_dirty() {
+            while let Some(key) = self.shards[from].poll_dirty(self.now) {
                 moved |= self.write(from, key);
             }
         }

@@ -235,7 +235,7 @@ impl Gateway {
                         self.shards[index].handle_store(event, self.now);
                     }
                 }
-                while self.shards[index].poll_dirty().is_some() {}
+                while self.shards[index].poll_dirty(self.now).is_some() {}
             }
             if is_quiet {
                 return;

@@ -195,13 +195,13 @@ impl<'a> Parties<'a> {
     fn turn(&mut self) -> bool {
         let mut moved = false;
         for from in 0..self.shards.len() {
+            while self.shards[from].poll_dirty(self.now).is_some() {}
             while let Some((to, mut batch)) = self.shards[from].poll_peer() {
                 moved = true;
                 while !batch.is_empty() {
                     self.shards[usize::from(to)].handle_peer(from as u16, &mut batch, self.now);
                 }
             }
-            while self.shards[from].poll_dirty().is_some() {}
         }
         moved |= self.write_stranger();
         moved |= self.stranger.hand_over(&mut self.shards, self.now);

@@ -231,6 +231,11 @@ fn limits(random: &mut Random) -> Limits {
     if random.chance(1, 6) {
         limits.waiting_bytes = random.between(100, 5000);
     }
+    if random.chance(1, 4) {
+        limits.bulk_recipients = random.below(3);
+        limits.bulk_unwritten = random.between(1, 3);
+        limits.bulk_sends = random.between(1, 10);
+    }
     limits
 }
 

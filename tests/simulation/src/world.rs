@@ -195,7 +195,8 @@ impl<'a> World<'a> {
     fn after(&mut self, shard: usize) {
         let Some(gateway) = &mut self.gateway else { return };
         self.touched[shard] = true;
-        while let Some(key) = gateway.shards[shard].poll_dirty() {
+        let now = gateway.now(self.now.at);
+        while let Some(key) = gateway.shards[shard].poll_dirty(now) {
             if let Some(link) = self.by_key.get(&(shard, key)).and_then(|link| self.links.get_mut(link)) {
                 link.writable = true;
                 link.wanted = gateway.shards[shard].wants_bytes(key);

@@ -183,13 +183,14 @@ impl Overload {
         }
         let seconds = started.elapsed().as_secs_f64();
         let (latency, missing) = bystanders.end();
+        let crowd = shared.latency.lock().unwrap().clone();
         eprintln!("{name}: {seconds:.1} s, p99 of bystanders {} us", latency.value_at_quantile(0.99));
         Phase {
             name,
             seconds,
             bystanders: latency,
             missing,
-            crowd: shared.latency.lock().unwrap().clone(),
+            crowd,
             overflow: overflows(gateway).await - before.0,
             refused: gateway.metric(REFUSED).await - before.1,
             postponed: gateway.metric("bugle_postponed_total").await - before.2,

@@ -44,3 +44,21 @@ async fn prlimit_a_gateway_that_has_run_out_of_files_serves_who_is_there_and_let
     drop(late);
     assert_eq!(app.send("sig/g/floor?receipt=each", "three").await["statuses"]["lamp"], "DELIVERED");
 }
+
+#[tokio::test]
+async fn a_crowd_that_comes_at_once_waits_its_turn_and_is_not_closed() {
+    let gateway = std::sync::Arc::new(Gateway::start(2).await);
+    let mut coming = tokio::task::JoinSet::new();
+    for n in 0..3000 {
+        let gateway = gateway.clone();
+        coming.spawn(async move {
+            let mut client = RawClient::open(&gateway, &connect_packet(5, &format!("crowd-{n}"), 0)).await;
+            let answer = client.packet().await.map(|(first, _)| first);
+            (client, answer)
+        });
+    }
+    // All stay, so that each is one more.
+    let clients = coming.join_all().await;
+    let refused = clients.iter().filter(|(_, answer)| *answer != Some(0x20)).count();
+    assert_eq!(refused, 0);
+}

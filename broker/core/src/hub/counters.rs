@@ -64,6 +64,8 @@ pub struct Counters {
     pub publishes: u64,
     /// Signals and publishes of senders over their rate that were slowed (S7).
     pub parked: u64,
+    /// Signals to many that waited for their turn.
+    pub postponed: u64,
     /// Parked sends of clients that had gone, lost because too many of these were kept.
     pub parked_lost: u64,
     /// Deliveries put into mailboxes: signals, plain messages, observations.
@@ -121,6 +123,7 @@ impl Default for Counters {
             duplicates_differing: 0,
             publishes: 0,
             parked: 0,
+            postponed: 0,
             parked_lost: 0,
             mailed: 0,
             refused: [0; 256],
@@ -213,6 +216,7 @@ impl Counters {
         );
         one("publishes", "Messages accepted to plain topics", self.publishes, false);
         one("parked", "Signals of senders over their rate that were slowed", self.parked, false);
+        one("postponed", "Signals to many that waited for others of their kind", self.postponed, false);
         one("parked_lost", "Parked signals of clients that had gone, lost", self.parked_lost, false);
         one("mailed", "Deliveries put into mailboxes", self.mailed, false);
         one("receipts_abandoned", "Receipts whose sender had gone", self.receipts_abandoned, false);
@@ -246,7 +250,7 @@ impl Counters {
             };
         }
         sum!(message_ids moderations presence_renewed duplicates duplicates_differing clients sessions_away sessions_resumed sessions_ended retained_messages retained_bytes subscriptions
-            subscriptions_ended groups connects takeovers bytes_received bytes_sent signals publishes parked parked_lost mailed
+            subscriptions_ended groups connects takeovers bytes_received bytes_sent signals publishes parked postponed parked_lost mailed
             publishes_overflowed publishes_expired publishes_abandoned observations_dropped
             receipts_abandoned wills wills_refused queued_messages queued_bytes queued_lost records_unread
             waiting_bytes waiting_full; sessions refused statuses);

@@ -91,6 +91,7 @@ impl Shard {
         let sender = keys(self, round.signal.sender.as_str());
         // By position: filling mailboxes changes no group.
         let place = self.groups.get_index_of(group);
+        self.begin_giving(self.groups.get(group).map_or(0, |members| members.len()));
         let mut at = 0;
         while let Some((key, reception)) = place.and_then(|place| self.member(place, at)) {
             at += 1;
@@ -101,6 +102,7 @@ impl Shard {
                 self.give(round, key, reception);
             }
         }
+        self.end_giving();
         self.miss_provisioned(round, group);
     }
 

@@ -12,6 +12,7 @@ mod audit;
 mod authenticate;
 mod awaited;
 mod away;
+mod bulk;
 mod connect;
 mod counters;
 mod credentials;
@@ -73,6 +74,7 @@ use audit::Audit;
 use authenticate::Exchange;
 use awaited::WaitingPublish;
 use away::Away;
+use bulk::{Bulk, Dirty};
 use connect::Departed;
 use mailbox::Mailbox;
 use message_ids::MessageIds;
@@ -208,8 +210,12 @@ struct Client {
     #[expect(clippy::box_collection, reason = "a quarter of the room where there is none")]
     replays: Option<Box<VecDeque<Replay>>>,
     open_receipts: usize,
-    /// It is in the queue of those with something to write.
-    dirty: bool,
+    /// It is in a queue of those with something to write.
+    dirty: Dirty,
+    /// Sends of it that wait for their turn.
+    postponed: u32,
+    /// Its input waits, since it sent to many.
+    breathes: bool,
     /// The earliest entry of the timer queue.
     timer: Option<Instant>,
     /// Bytes that wait for it, as they were counted last.
@@ -293,7 +299,9 @@ impl Client {
             park: Park::default(),
             replays: None,
             open_receipts: 0,
-            dirty: false,
+            dirty: Dirty::No,
+            postponed: 0,
+            breathes: false,
             timer: None,
             weight: 0,
             considered: 0,
@@ -375,6 +383,7 @@ pub struct Shard {
     /// Those among them that get it with several subscription identifiers; likewise.
     several: Vec<(ConnectionKey, Reception, Vec<u32>)>,
     dirty: VecDeque<ConnectionKey>,
+    bulk: Bulk,
     /// Connections whose session may go on with input that it kept.
     resumable: Vec<ConnectionKey>,
     shutting_down: bool,
@@ -439,6 +448,7 @@ impl Shard {
             subscribers: Vec::new(),
             several: Vec::new(),
             dirty: VecDeque::new(),
+            bulk: Bulk::default(),
             resumable: Vec::new(),
             shutting_down: false,
             counters: Counters::default(),
@@ -464,6 +474,9 @@ impl Shard {
     /// Bytes that a connection brought.
     pub fn handle_bytes(&mut self, key: ConnectionKey, bytes: &[u8], now: Instant) {
         self.counters.bytes_received += bytes.len() as u64;
+        if self.is_crowded() && self.publishes_to_many(key) {
+            self.pause_for_breath(key, now);
+        }
         self.pump(key, bytes, now);
         self.resume_sessions(now);
     }
@@ -504,7 +517,11 @@ impl Shard {
     pub fn handle_peer(&mut self, from: ShardIndex, batch: &mut PeerBatch, now: Instant) {
         for _ in 0..PEER_MESSAGES {
             let Some((message, copied)) = batch.next() else { break };
+            let before = self.unwritten_bulk();
             self.handle_peer_message(from, message, copied, now);
+            if self.unwritten_bulk() > before && self.is_crowded() {
+                break;
+            }
         }
         if batch.is_empty() {
             self.backbone.recycle(std::mem::take(batch));
@@ -588,17 +605,6 @@ impl Shard {
     /// When [`handle_time`](Self::handle_time) is to be called at the latest.
     pub fn deadline(&self) -> Option<Instant> {
         self.timers.next()
-    }
-
-    /// A connection that has something to write, is to be closed, or may be read again.
-    pub fn poll_dirty(&mut self) -> Option<ConnectionKey> {
-        while let Some(key) = self.dirty.pop_front() {
-            if let Some(client) = self.clients.get_mut(key) {
-                client.dirty = false;
-                return Some(key);
-            }
-        }
-        None
     }
 
     /// Says whether the connection's socket takes bytes. While it doesn't, all for it waits in its mailbox, where it
@@ -696,7 +702,11 @@ impl Shard {
         self.pumping = Some(key);
         while let Some(client) = self.clients.get_mut(key) {
             let Some(command) = client.session.handle_bytes(&mut input, now) else { break };
+            let before = self.unwritten_bulk();
             self.execute(key, command, now);
+            if self.unwritten_bulk() > before && self.is_crowded() {
+                self.pause_for_breath(key, now);
+            }
         }
         self.pumping = None;
         self.settle(key, now);
@@ -762,16 +772,6 @@ impl Shard {
     fn mark(&mut self, key: ConnectionKey) {
         self.mark_dirty(key);
         self.schedule(key);
-    }
-
-    fn mark_dirty(&mut self, key: ConnectionKey) {
-        if let Some(client) = self.clients.get_mut(key)
-            && !client.dirty
-            && client.away.is_none()
-        {
-            client.dirty = true;
-            self.dirty.push_back(key);
-        }
     }
 
     /// Whether the rules let someone do this.

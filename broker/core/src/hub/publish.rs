@@ -207,6 +207,7 @@ impl Shard {
         now: Instant,
     ) {
         self.encodings.clear();
+        self.begin_giving(recipients.len());
         let is_shared = recipients.len() > 1;
         let are_few = recipients.len() <= FEW;
         for (key, reception) in recipients {
@@ -216,6 +217,13 @@ impl Shard {
                 self.queue(posting, *key, *reception, now);
             }
         }
+        self.end_giving();
+    }
+
+    /// Whether a client's last publish went to more than a few.
+    pub(super) fn publishes_to_many(&self, key: ConnectionKey) -> bool {
+        let route = self.clients.get(key).and_then(|client| client.route.as_ref());
+        route.is_some_and(|route| route.subscribers.is_none())
     }
 
     /// Gives a message of this shard's clients to the shares that it matches.

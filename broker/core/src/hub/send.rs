@@ -68,8 +68,10 @@ impl Shard {
         refusable: bool,
         now: Instant,
     ) {
+        let is_crowded = self.is_crowded();
         let Some(client) = self.clients.get_mut(key) else { return };
         match client.park.admit(signal.options().urgent, &client.limits, now) {
+            Ok(()) if client.postponed > 0 || is_crowded => self.take_turn(key, request, &signal, now),
             Ok(()) => self.accept_and_answer(key, request, &signal, now),
             Err(retry_after) if refusable => {
                 let text = "over the rate of this client; try again after the time given";
@@ -93,11 +95,36 @@ impl Shard {
         while let Some(client) = self.clients.get_mut(key) {
             let was_full = client.park.bytes() >= self.limits.park_bytes;
             let Some(Parked { request, signal }) = client.park.pop_ready(&client.limits, now) else { break };
-            if was_full && client.park.bytes() < self.limits.park_bytes {
-                client.session.resume(now);
+            if was_full && self.may_go_on(key) {
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.session.resume(now);
+                }
                 self.resumable.push(key);
             }
-            self.accept_and_answer(key, request, &signal, now);
+            self.take_turn(key, request, &signal, now);
+        }
+    }
+
+    /// A signal that may have to wait for others that go to many. Out of line, so that the usual way stays short.
+    #[cold]
+    #[inline(never)]
+    fn take_turn(
+        &mut self,
+        key: ConnectionKey,
+        request: Option<RequestId>,
+        signal: &Signal<'_>,
+        now: Instant,
+    ) {
+        let postponed = self.clients.get(key).map_or(0, |client| client.postponed);
+        if (postponed == 0 && !self.is_crowded()) || !self.has_to_wait(postponed, signal) {
+            return self.accept_in_turn(key, request, signal, now);
+        }
+        if self.has_room_to_wait() {
+            self.postpone(key, request, signal.clone(), now);
+        } else {
+            let text = "too many sends to large groups wait for their turn; try again in a moment";
+            let refusal = Refusal { retry_after: Some(1000), ..Refusal::new(Reason::Busy, text) };
+            self.refuse_signal(key, request, signal, refusal, now);
         }
     }
 
@@ -122,7 +149,7 @@ impl Shard {
     }
 
     /// A send whose sender has gone, or has come back on a new connection: nobody hears of it but the counters.
-    fn accept_unheard(&mut self, sender: &Who, signal: Signal<'_>, now: Instant) {
+    pub(super) fn accept_unheard(&mut self, sender: &Who, signal: Signal<'_>, now: Instant) {
         if let Err(refusal) = self.send_will(sender, signal, now) {
             self.counters.count_refusal(refusal.reason);
         }
@@ -156,6 +183,20 @@ impl Shard {
     ) {
         self.counters.count_refusal(refusal.reason);
         self.reply(key, Reply::RefusedUnasked(about, refusal), now);
+    }
+
+    /// A signal whose turn it is. By the long way: a second copy of the short one would make it longer.
+    pub(super) fn accept_in_turn(
+        &mut self,
+        key: ConnectionKey,
+        request: Option<RequestId>,
+        signal: &Signal<'_>,
+        now: Instant,
+    ) {
+        match self.oversize(key, signal) {
+            Some(refusal) => self.refuse_signal(key, request, signal, refusal, now),
+            None => self.accept_closely(key, request, signal, now),
+        }
     }
 
     fn accept_and_answer(

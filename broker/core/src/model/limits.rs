@@ -91,6 +91,12 @@ pub struct Limits {
     pub presence_at_once: usize,
     /// Mutes and bans in force on one shard (S14).
     pub moderations_per_shard: usize,
+    /// Recipients on one shard above which a message is one to many, and waits for others of its kind.
+    pub bulk_recipients: usize,
+    /// Connections with such messages to be written from which on the next one waits.
+    pub bulk_unwritten: usize,
+    /// Signals to many that wait on one shard, before `BUSY`.
+    pub bulk_sends: usize,
     /// Connections of one user, as all of his clients.
     pub connections_per_user: u32,
     /// Connections of one address; of IPv6, of one /64 network. For the process.
@@ -138,6 +144,9 @@ impl Default for Limits {
             max_mqtt_client_id: 256,
             presence_at_once: 50,
             moderations_per_shard: 10_000,
+            bulk_recipients: 256,
+            bulk_unwritten: 1024,
+            bulk_sends: 128,
             connections_per_user: u32::MAX,
             connections_per_address: 1000,
             limit_loopback: false,

@@ -804,6 +804,12 @@ impl Gateway {
     /// Asks the shards what they have to say.
     fn collect(&mut self) {
         for (index, shard) in self.shards.iter_mut().enumerate() {
+            // First what is to be written: it may be the turn of a send to many, which has something for others.
+            while let Some(key) = shard.poll_dirty(self.now) {
+                let Some(&client) = self.by_key.get(&(index, key)) else { continue };
+                self.clients[client].writable = true;
+                self.clients[client].wanted = shard.wants_bytes(key);
+            }
             while !self.held
                 && let Some((peer, message)) = shard.poll_peer()
             {
@@ -811,11 +817,6 @@ impl Gateway {
             }
             while let Some(batch) = shard.poll_store() {
                 self.uncommitted.entry(index as u16).or_default().push_back(batch);
-            }
-            while let Some(key) = shard.poll_dirty() {
-                let Some(&client) = self.by_key.get(&(index, key)) else { continue };
-                self.clients[client].writable = true;
-                self.clients[client].wanted = shard.wants_bytes(key);
             }
         }
     }

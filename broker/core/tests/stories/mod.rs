@@ -41,6 +41,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("S8 above 128 recipients only those not DELIVERED are named", receipts::s8_many),
     ("S8 a full mailbox is OVERFLOW, and nobody else's affair", receipts::s8_overflow),
     ("S7 what waits in all is bounded, and starves nobody", receipts::s7_waiting),
+    ("S7 sends to many take turns, in order", receipts::s7_many),
     ("S8 a device without a window gets nothing and can send", receipts::s8_no_window),
     ("S8 too large for the recipient is OVERFLOW", receipts::s8_too_large),
     ("S8 a receipt isn't for who takes over its sender", receipts::s8_sender_gone),

@@ -150,6 +150,61 @@ pub fn s8_overflow(run: Run) {
     assert_eq!(stage.gateway.received(slow).len(), 2);
 }
 
+/// What goes to many waits for others of its kind, and nobody else for it.
+pub fn s7_many(run: Run) {
+    let mut stage = Stage::new(run, |setup| {
+        setup.limits.bulk_recipients = 3;
+        setup.limits.bulk_unwritten = 4;
+        // An app waits with its input; what a device sends meanwhile waits as well.
+        setup.limits.bulk_sends = if run.from.is_mqtt() { 1 } else { 100 };
+    });
+    let app = stage.app();
+    let other = stage.stranger("other");
+    let members: Vec<_> = (0..20).map(|n| stage.member(&format!("r{n}"))).collect();
+    let sent: Vec<_> = (0..10).map(number).collect();
+    for text in &sent {
+        stage.gateway.start_send(app, &SendSpec::new("g/g?echo=0", text));
+        stage.gateway.start_send(app, &SendSpec::new("c/other", text));
+        stage.gateway.start_send(app, &SendSpec::new("g/g?only=r1,r2&urgent=1", "urgent"));
+    }
+    stage.gateway.pump();
+    assert_eq!(stage.gateway.texts(other), sent, "in order, behind what waits for its turn");
+    for (at, &who) in members.iter().enumerate() {
+        let (urgent, texts): (Vec<_>, Vec<_>) =
+            stage.gateway.texts(who).into_iter().partition(|text| text == "urgent");
+        assert_eq!(texts, sent, "in order to r{at}");
+        assert_eq!(urgent.is_empty(), !(1..3).contains(&at));
+    }
+    let sum = |count: fn(&bugle_core::hub::Counters) -> u64| -> u64 {
+        stage.gateway.shards.iter().map(|shard| count(shard.counters())).sum()
+    };
+    assert_eq!(sum(|counters| counters.refused(Reason::Busy)), 0);
+    if run.from.is_mqtt() {
+        return;
+    }
+    if run.shards == 1 {
+        assert!(sum(|counters| counters.postponed) > 0);
+    }
+
+    let mut stage = Stage::new(run, |setup| {
+        setup.limits.bulk_recipients = 1;
+        setup.limits.bulk_unwritten = 1;
+        setup.limits.bulk_sends = 1;
+    });
+    let app = stage.app();
+    for n in 0..8 {
+        stage.member(&format!("r{n}"));
+    }
+    let sends: Vec<_> =
+        (0..3).map(|_| stage.gateway.start_send(app, &SendSpec::new("g/g?echo=0", "on"))).collect();
+    stage.gateway.pump();
+    if run.shards == 1 && run.seed.is_none() {
+        let outcomes: Vec<_> = sends.iter().map(|&send| stage.gateway.outcome(app, send)).collect();
+        assert!(matches!(&outcomes[2], Some(Outcome::Refused(code, _)) if code == "BUSY"), "{outcomes:?}");
+        assert_eq!(outcomes[..2], [Some(Outcome::Accepted), Some(Outcome::Accepted)]);
+    }
+}
+
 /// However many clients there are, and however much each may have waiting.
 pub fn s7_waiting(run: Run) {
     let mut stage = Stage::new(run, |setup| setup.limits.waiting_bytes = 20_000 * usize::from(setup.shards));

@@ -116,6 +116,9 @@ pub fn run(seed: u64, wanted: Wanted) -> Outcome {
     if random.chance(1, 3) {
         limits.mailbox_messages = random.between(4, 20);
     }
+    if random.chance(1, 4) {
+        (limits.bulk_recipients, limits.bulk_unwritten) = (random.below(3), random.between(1, 3));
+    }
     let mut world = World {
         with_shares: random.chance(1, 3),
         random,
@@ -275,16 +278,18 @@ impl World {
     fn after(&mut self, shard: usize) {
         let Some(gateway) = &mut self.gateway else { return };
         self.touched[shard] = true;
+        let now = gateway.now(self.at);
         let core = &mut gateway.shards[shard];
-        while let Some(batch) = core.poll_store() {
-            self.uncommitted[shard].push_back(batch);
-        }
-        while let Some(key) = core.poll_dirty() {
+        // First what is to be written: it may be the turn of a send to many, which has something for the store.
+        while let Some(key) = core.poll_dirty(now) {
             let link = self.links.iter_mut().flatten().find(|link| link.shard == shard && link.key == key);
             if let Some(link) = link {
                 link.writable = true;
                 link.wanted = core.wants_bytes(key);
             }
+        }
+        while let Some(batch) = core.poll_store() {
+            self.uncommitted[shard].push_back(batch);
         }
     }
 
