@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use zeroize::Zeroize;
 
 use crate::audit::shown_address;
 use crate::back_off::{BackOff, Wait};
@@ -340,7 +341,8 @@ impl Visit {
             if let Some(first) = progress {
                 return Ok(first);
             }
-            self.bytes.clear();
+            // There may be a part of a password in it.
+            self.bytes.zeroize();
             read(&self.stream, &mut self.bytes).await?;
         }
     }

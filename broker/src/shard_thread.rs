@@ -25,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::{sleep_until, timeout, timeout_at};
+use zeroize::Zeroize;
 
 use crate::authentication::Authenticator;
 use crate::connection::{self, Connection};
@@ -468,7 +469,7 @@ impl ShardHost {
     /// Takes connections over.
     async fn take_arrivals(self: Rc<Self>, mut arriving: mpsc::Receiver<Arrival>) {
         while let Some(arrival) = arriving.recv().await {
-            let Arrival { stream, layers, certificate, bytes, protocol, slot, large } = arrival;
+            let Arrival { stream, layers, certificate, mut bytes, protocol, slot, large } = arrival;
             let stream = match TcpStream::from_std(stream) {
                 Ok(stream) => stream,
                 Err(error) => {
@@ -496,6 +497,8 @@ impl ShardHost {
                 self.large.borrow_mut().insert(key, large);
             }
             self.handle_bytes(key, &bytes);
+            // There may be a password in it.
+            bytes.zeroize();
             connection.close_if_over();
         }
     }

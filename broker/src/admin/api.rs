@@ -12,6 +12,8 @@ use axum::body::to_bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use bugle_core::hub::{ClientDetails, ClientSummary, GroupSummary, Shard, Wanted};
@@ -74,6 +76,19 @@ pub fn routes(api: Arc<Api>) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", detail)
         })
         .with_state(api)
+        .layer(map_response(as_problem))
+}
+
+/// What is refused before it comes to a handler, as a path with an escape that is no text, is told like everything else.
+async fn as_problem(answer: Response) -> Response {
+    let status = answer.status();
+    let kind = answer.headers().get(header::CONTENT_TYPE);
+    let is_json = kind.is_some_and(|kind| kind.as_bytes().ends_with(b"json"));
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return answer;
+    }
+    let detail = "the path or the query can't be read: what is escaped in it has to be UTF-8";
+    Problem::new(status, "BAD_REQUEST", detail).into_response()
 }
 
 /// Which page.

@@ -25,6 +25,7 @@ use sha2::Sha256;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use crate::metrics::ProcessCounters;
 
@@ -100,7 +101,7 @@ pub struct Hook {
     kept_for: Duration,
     places: Semaphore,
     /// Makes keys of what was asked, from which no password can be had without it.
-    secret: [u8; 32],
+    secret: Zeroizing<[u8; 32]>,
     kept: Mutex<HashMap<[u8; 32], Kept>>,
     counters: Arc<ProcessCounters>,
 }
@@ -124,8 +125,8 @@ struct Answer {
 impl Hook {
     /// A hook as the operator wants it.
     pub fn new(settings: &HookSettings, counters: Arc<ProcessCounters>) -> Result<Self, String> {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|error| error.to_string())?;
+        let mut secret = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *secret).map_err(|error| error.to_string())?;
         Ok(Self {
             place: settings.address()?,
             deadline: Duration::from_millis(settings.timeout_ms),
@@ -205,7 +206,7 @@ impl Hook {
 
     fn key(&self, request: &AuthenticationRequest) -> [u8; 32] {
         let mut mac =
-            <Hmac<Sha256> as Mac>::new_from_slice(&self.secret).expect("HMAC takes a key of any length");
+            <Hmac<Sha256> as Mac>::new_from_slice(&*self.secret).expect("HMAC takes a key of any length");
         let id = if request.is_assigned { "" } else { request.identity.as_str() };
         for part in [id.as_bytes(), request.user.as_bytes(), &request.password] {
             mac.update(&(part.len() as u64).to_be_bytes());

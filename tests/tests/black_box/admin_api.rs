@@ -185,6 +185,7 @@ async fn what_makes_no_sense_is_refused_and_says_why() {
         ("GET", "/clients?lmit=1", "", 400, "BAD_REQUEST"),
         ("GET", "/groups?prefix=a", "", 400, "BAD_REQUEST"),
         ("GET", "/groups/a%20b/members", "", 400, "BAD_NAME"),
+        ("GET", "/groups/a%a1/members", "", 400, "BAD_REQUEST"),
         ("POST", "/clients", "", 405, "METHOD_NOT_ALLOWED"),
         ("DELETE", "/clients/lamp", "", 405, "METHOD_NOT_ALLOWED"),
         ("OPTIONS", "/clients/lamp/kick", "", 405, "METHOD_NOT_ALLOWED"),

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 /// The method's name in AUTH and CONNECT.
 pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
@@ -48,14 +49,15 @@ pub(super) struct ScramExchange {
 impl ScramKeys {
     /// Hashes a secret: about a millisecond.
     pub(super) fn derive(secret: &[u8], salt: &[u8]) -> Self {
-        let mut salted = hmac(secret, &[salt, &1_u32.to_be_bytes()]);
-        let mut round = salted;
+        // What lets anybody be the client is overwritten; what stays lets nobody.
+        let mut salted = Zeroizing::new(hmac(secret, &[salt, &1_u32.to_be_bytes()]));
+        let mut round = salted.clone();
         for _ in 1..ITERATIONS {
-            round = hmac(secret, &[&round]);
-            salted.iter_mut().zip(round).for_each(|(sum, byte)| *sum ^= byte);
+            round = Zeroizing::new(hmac(secret, &[&*round]));
+            salted.iter_mut().zip(round.iter()).for_each(|(sum, byte)| *sum ^= byte);
         }
-        let client = hmac(&salted, &[b"Client Key"]);
-        Self { stored: Sha256::digest(client).into(), server: hmac(&salted, &[b"Server Key"]) }
+        let client = Zeroizing::new(hmac(&*salted, &[b"Client Key"]));
+        Self { stored: Sha256::digest(client.as_slice()).into(), server: hmac(&*salted, &[b"Server Key"]) }
     }
 }
 
