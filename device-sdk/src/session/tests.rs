@@ -8,7 +8,9 @@ mod resuming;
 mod sending;
 mod vectors;
 
+use core::sync::atomic::AtomicPtr;
 use std::boxed::Box;
+use std::sync::Mutex;
 use std::vec;
 use std::vec::Vec;
 
@@ -19,8 +21,12 @@ use crate::signal::{Incoming, SendOptions, Target};
 
 const NAME_TABLE: usize = 4;
 
+/// Memory that is lent for ever. It stays known, so that Miri doesn't take it for lost.
 fn leak<T>(items: Vec<T>) -> &'static mut [T] {
-    Box::leak(items.into_boxed_slice())
+    static LENT: Mutex<Vec<AtomicPtr<()>>> = Mutex::new(Vec::new());
+    let items = Box::leak(items.into_boxed_slice());
+    LENT.lock().unwrap().push(AtomicPtr::new(items.as_mut_ptr().cast()));
+    items
 }
 
 fn session(receive: usize, outbox: usize, config: Config<'static>) -> Session<'static> {
