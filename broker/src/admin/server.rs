@@ -28,6 +28,7 @@ use tokio::time::{sleep, timeout};
 use tower_service::Service;
 
 use super::tls::AdminTls;
+use crate::back_off::network;
 
 /// Connections at a time; more are closed.
 const MAX_CONNECTIONS: usize = 128;
@@ -105,7 +106,7 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// How many connections each address has.
+/// How many connections each address has; of IPv6, each network.
 #[derive(Debug, Default)]
 struct Places(Mutex<HashMap<IpAddr, usize>>);
 
@@ -168,7 +169,7 @@ pub async fn accept(
             }
         };
         count(&counters.accepted);
-        let place = match places.take(peer.ip().to_canonical(), &counters) {
+        let place = match places.take(network(peer.ip()), &counters) {
             Ok(place) => place,
             Err(counter) => {
                 tracing::debug!(%peer, "closed: the admin port has all the connections that it may have");
@@ -240,7 +241,27 @@ async fn serve(
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
+
+    /// How long a connection is there that does this, and what it was counted as.
+    async fn stays(request: &[u8]) -> (Duration, u64) {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let router = Router::new().route("/", axum::routing::get(|| async { "x".repeat(1 << 20) }));
+        let (counters, peer) = (AdminCounters::default(), SocketAddr::from(([127, 0, 0, 1], 1)));
+        client.write_all(request).await.unwrap();
+        let started = tokio::time::Instant::now();
+        serve(server, peer, router, &counters).await;
+        (started.elapsed(), counters.late.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_or_reads_nothing_is_closed_in_the_end() {
+        assert_eq!(stays(b"").await, (HEAD, 1));
+        assert_eq!(stays(b"GET / HTTP/1.1\r\nHost: ").await, (HEAD, 1));
+        assert_eq!(stays(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await, (LIFETIME + GRACE, 1));
+    }
 
     #[test]
     fn one_address_leaves_places_to_others_and_all_have_an_end() {
