@@ -10,6 +10,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::*;
 
+/// Where frames are cut: everywhere, but under Miri, which is some hundred times as slow.
+const STEP: usize = if cfg!(miri) { 197 } else { 1 };
+
 fn encoded(frame: &Frame<'_>) -> Vec<u8> {
     let mut buffer = vec![0; frame.encoded_len()];
     let length = frame.encode(&mut buffer).expect("encoded_len is enough");
@@ -23,7 +26,7 @@ fn round_trip(frame: &Frame<'_>) {
     assert_eq!(raw.length, bytes.len());
     assert_eq!(&raw.decode().unwrap(), frame);
     halves_agree(frame, &bytes, &raw);
-    for cut in 0..bytes.len() {
+    for cut in (0..bytes.len()).step_by(STEP) {
         assert_eq!(split(&bytes[..cut], usize::MAX), Ok(None), "a part of a frame is no frame");
         assert!(frame.encode(&mut vec![0; cut]).is_err());
     }
