@@ -253,7 +253,7 @@ impl Snapshot {
         snapshot.add("handovers_refused", help, &[], load(&process.handovers_refused), false);
         let help = "Connections closed because their client did not read its answers";
         snapshot.add("connections_closed_unread", help, &[], load(&process.unread), false);
-        let help = "Connections that had to wait, since many credentials from their address were wrong";
+        let help = "Connections that had to wait, since many credentials from their address, or of their user, were wrong";
         snapshot.add("authentication_waits", help, &[], load(&process.waits), false);
         let help = "Questions to the authentication hook without a usable answer";
         snapshot.add("authentication_hook_failures", help, &[], load(&process.hook_failures), false);

@@ -194,7 +194,7 @@ impl Gateway {
         let hook = hook.map_err(ServeError::Credentials)?;
         let known = config.credentials_place.load_known().map_err(ServeError::Credentials)?;
         let known = Arc::new(ArcSwap::from_pointee(known));
-        let (authenticator, judge) = authentication::judge(known.clone(), hook);
+        let (authenticator, judge) = authentication::judge(known.clone(), hook, counters.clone());
         let store = database.map(|(database, settings)| {
             store::start(database, settings, config.shards, Box::new(move || clock.wall()))
         });

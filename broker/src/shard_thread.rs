@@ -684,7 +684,8 @@ impl ShardHost {
         while let Some(Some(request)) =
             self.caught("a credential to be judged", |shard, _| shard.poll_authentication())
         {
-            if let Err(refused) = authenticator.try_judge(request, way_back) {
+            let address = self.connection(request.key).and_then(|connection| connection.peer());
+            if let Err(refused) = authenticator.try_judge(request, address, way_back) {
                 self.guarded(refused.key, |shard, now| {
                     shard.handle_authenticated(refused.key, Judgement::Unavailable, now);
                 });

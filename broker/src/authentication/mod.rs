@@ -10,7 +10,9 @@ pub mod operators;
 pub mod passwords;
 pub mod reload;
 pub mod tokens;
+mod user_back_off;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,22 +20,29 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bugle_core::hub::{AuthenticationRequest, Judgement};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::sleep;
 use zeroize::Zeroizing;
 
 use crate::file_mode::{Holds, warn_if_open};
+use crate::metrics::ProcessCounters;
 use crate::shard_thread::Control;
 use hook::Hook;
 use passwords::PasswordFile;
 use tokens::TokenKeys;
+use user_back_off::UserBackOff;
 
 /// Passwords that wait to be looked at; who comes then is told to try again.
 const WAITING: usize = 512;
+/// Tries that wait at a time because many for the same user were wrong; more wouldn't wait.
+const DELAYED: usize = 1024;
 /// How long one may wait: by then the hub has refused its client.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A credential, and where the verdict goes.
 struct Job {
     request: AuthenticationRequest,
+    /// Where it comes from, as long as that is known.
+    address: Option<IpAddr>,
     shard: mpsc::Sender<Control>,
     asked: Instant,
     /// Its place among those that wait.
@@ -52,10 +61,11 @@ impl Authenticator {
     pub fn try_judge(
         &self,
         request: AuthenticationRequest,
+        address: Option<IpAddr>,
         shard: &mpsc::Sender<Control>,
     ) -> Result<(), AuthenticationRequest> {
         let Ok(place) = self.waiting.clone().try_acquire_owned() else { return Err(request) };
-        let job = Job { request, shard: shard.clone(), asked: Instant::now(), place };
+        let job = Job { request, address, shard: shard.clone(), asked: Instant::now(), place };
         self.jobs.try_send(job).map_err(|refused| refused.into_inner().request)
     }
 }
@@ -101,13 +111,20 @@ pub struct Judge {
     known: Arc<ArcSwap<Known>>,
     hook: Option<Arc<Hook>>,
     jobs: mpsc::Receiver<Job>,
+    waiting: Arc<Semaphore>,
+    counters: Arc<ProcessCounters>,
 }
 
 /// A judge with what is known, which may be replaced while it runs, and the way to it.
-pub fn judge(known: Arc<ArcSwap<Known>>, hook: Option<Hook>) -> (Authenticator, Judge) {
+pub fn judge(
+    known: Arc<ArcSwap<Known>>,
+    hook: Option<Hook>,
+    counters: Arc<ProcessCounters>,
+) -> (Authenticator, Judge) {
     let (sender, jobs) = mpsc::channel(WAITING);
     let waiting = Arc::new(Semaphore::new(WAITING));
-    (Authenticator { jobs: sender, waiting }, Judge { known, hook: hook.map(Arc::new), jobs })
+    let judge = Judge { known, hook: hook.map(Arc::new), jobs, waiting: waiting.clone(), counters };
+    (Authenticator { jobs: sender, waiting }, judge)
 }
 
 impl Judge {
@@ -116,11 +133,28 @@ impl Judge {
         // Half of the cores stay for messages, whoever tries passwords.
         let cores = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
         let places = Arc::new(Semaphore::new(cores));
-        // Bounded by the places among those that wait, of which each holds one.
-        while let Some(Job { request, shard, asked, place }) = self.jobs.recv().await {
+        let (users, delays) = (Arc::new(UserBackOff::default()), Arc::new(Semaphore::new(DELAYED)));
+        // Bounded by the places among those that wait, and those that are delayed, of which each holds one.
+        while let Some(Job { request, address, shard, asked, mut place }) = self.jobs.recv().await {
+            let delay = if users.has_to_wait(&request.user, address, Instant::now()) {
+                delays.clone().try_acquire_owned().ok()
+            } else {
+                None
+            };
+            let (users, waiting) = (users.clone(), self.waiting.clone());
+            if delay.is_some() {
+                self.counters.waited();
+            }
             let (known, places, hook) = (self.known.load_full(), places.clone(), self.hook.clone());
             tokio::spawn(async move {
-                let key = request.key;
+                let (key, user) = (request.key, request.user.clone());
+                if let Some(_delay) = delay {
+                    // Others have its place meanwhile.
+                    drop(place);
+                    sleep(user_back_off::WAIT).await;
+                    let Ok(again) = waiting.acquire_owned().await else { return };
+                    place = again;
+                }
                 let judgement = match (known.by(&request, hook.is_some()), hook) {
                     (By::Hook, Some(hook)) => hook.judge(&request).await,
                     (by, _) => {
@@ -134,6 +168,13 @@ impl Judge {
                     }
                 };
                 drop(place);
+                match judgement {
+                    Judgement::Good(_) | Judgement::GoodFor(..) => {
+                        users.note(&user, address, true, Instant::now())
+                    }
+                    Judgement::Wrong => users.note(&user, address, false, Instant::now()),
+                    Judgement::NotThisClient | Judgement::Unavailable => {}
+                }
                 // A shard that has ended has nobody to let in.
                 let _ = shard.send(Control::Authenticated(key, judgement)).await;
             });

@@ -1,10 +1,11 @@
 //! The bounds that docs/security.md gives for what a stranger may cost, each met from outside.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bugle_tests::websocket::{PING, PONG, WebSocket};
 use bugle_tests::{
-    App, Authority, Device, Gateway, RawClient, Setup, Version, connect_packet, raw_packet, raw_text, soon,
+    App, Authority, Device, Gateway, Program, RawClient, Scratch, Setup, Version, bugle_program,
+    connect_packet, raw_packet, raw_text, soon,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -270,4 +271,39 @@ async fn a_user_has_as_many_connections_as_his_role_lets_him() {
     gateway.wait_metric("bugle_clients", |count| count == 2 + 8).await;
     assert_eq!(come("anna", "anna-9").await.1, 0);
     drop(again);
+}
+
+#[tokio::test]
+async fn one_name_tried_from_many_addresses_has_to_wait_and_its_user_does_not() {
+    let scratch = Scratch::new();
+    let file = scratch.path("passwords").display().to_string();
+    Program::run(bugle_program(), &["passwd", &file, "anna"], b"mellon\n").await.expect(0);
+    let lines = format!("rules_default = 'allow'\npasswords = '{file}'\n");
+    let gateway = Setup::shards(2).config(&lines).start().await;
+    let login = async |address: &str, password: &str| {
+        let flags = vec![5, 0xC2, 0, 0, 0];
+        let body = [raw_text("MQTT"), flags, raw_text("anna"), raw_text("anna"), raw_text(password)].concat();
+        let mut client = RawClient::on(connect_from(address, gateway.port).await);
+        let started = Instant::now();
+        client.write(&raw_packet(0x10, &[&body])).await;
+        let (_, answer) = client.packet().await.unwrap();
+        (answer[1], started.elapsed())
+    };
+    assert_eq!(login("127.0.0.1", "mellon").await.0, 0);
+    // Few from each, so that none of them has to wait for itself. Some are forgotten meanwhile.
+    let waits = "bugle_authentication_waits_total";
+    let mut tries = 0;
+    while gateway.metric(waits).await == 0 {
+        let address = format!("127.0.1.{}", 1 + tries % 200);
+        assert_eq!(login(&address, "guess").await.0, 0x86);
+        tries += 1;
+        assert!(tries < 300, "it never has to wait");
+    }
+    assert!(tries > 30, "{tries}");
+    // From where she has come in she still does, at once; from elsewhere she does, too, and waits.
+    let (reason, _) = login("127.0.0.1", "mellon").await;
+    assert_eq!((reason, gateway.metric(waits).await), (0, 1));
+    let (reason, took) = login("127.0.2.1", "mellon").await;
+    assert_eq!(reason, 0);
+    assert!(took >= Duration::from_secs(2), "{took:?}");
 }
