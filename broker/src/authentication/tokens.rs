@@ -43,9 +43,29 @@ pub struct TokenSettings {
     /// got it, the client id has to be the user name.
     #[serde(default = "client_id")]
     pub client_claim: String,
-    /// The claim with the roles, a list or one text with spaces between them.
+    /// The claims with the roles, each a list or one text with spaces between them. More than one for
+    /// issuers that tell groups apart from roles.
     #[serde(default = "roles")]
-    pub role_claim: String,
+    pub role_claim: RoleClaims,
+}
+
+/// One claim, or several.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum RoleClaims {
+    /// This.
+    One(String),
+    /// What all of these have together.
+    Several(Vec<String>),
+}
+
+impl RoleClaims {
+    fn names(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Several(names) => names,
+        }
+    }
 }
 
 fn sub() -> String {
@@ -56,8 +76,8 @@ fn client_id() -> String {
     "client_id".to_owned()
 }
 
-fn roles() -> String {
-    "roles".to_owned()
+fn roles() -> RoleClaims {
+    RoleClaims::One("roles".to_owned())
 }
 
 /// Keys, and what their tokens have to say.
@@ -113,11 +133,16 @@ impl TokenKeys {
         if !may_be && !request.is_assigned {
             return Judgement::NotThisClient;
         }
-        let roles: Vec<Arc<str>> = match claim(&self.settings.role_claim) {
-            Some(Value::String(roles)) => roles.split_whitespace().map(Into::into).collect(),
-            Some(Value::Array(roles)) => roles.iter().filter_map(Value::as_str).map(Into::into).collect(),
-            _ => Vec::new(),
-        };
+        let mut roles: Vec<Arc<str>> = Vec::new();
+        for name in self.settings.role_claim.names() {
+            match claim(name) {
+                Some(Value::String(text)) => roles.extend(text.split_whitespace().map(Into::into)),
+                Some(Value::Array(list)) => {
+                    roles.extend(list.iter().filter_map(Value::as_str).map(Into::into))
+                }
+                _ => {}
+            }
+        }
         let principal = Arc::new(Principal { roles, ..Principal::user(user) });
         let Some(expiry) = claims.get("exp").and_then(Value::as_u64) else { return Judgement::Wrong };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
@@ -281,6 +306,18 @@ mod tests {
         assert_eq!(judge(&keys, &token, "anna"), "NotThisClient");
         let listed = hs(SECRET, &claims(json!({"client_id": ["panel", "door"], "roles": "a b"})));
         assert_eq!(judge(&keys, &listed, "door"), "anna [\"a\", \"b\"]");
+    }
+
+    #[test]
+    fn groups_of_the_issuer_are_roles_beside_its_roles() {
+        let mut keys = keys(SECRET);
+        keys.settings.role_claim = serde_json::from_value(json!(["roles", "groups", "realm.more"])).unwrap();
+        let changes = json!({"groups": ["floor3"], "realm": {"more": "x y"}});
+        let token = hs(SECRET, &claims(changes));
+        let expected = "anna [\"operator\", \"floor3\", \"x\", \"y\"]";
+        assert_eq!(judge(&keys, &token, "anna-1"), expected);
+        let without = hs(SECRET, &claims(json!({"groups": 7})));
+        assert_eq!(judge(&keys, &without, "anna-1"), "anna [\"operator\"]");
     }
 
     #[test]
