@@ -24,6 +24,12 @@ macro_rules! reloadables {
                 match self { $(Self::$name => $key,)* }
             }
 
+            const fn counter(self) -> (&'static str, &'static str) {
+                match self {
+                    $(Self::$name => (concat!($key, "_reloads"), concat!("Times that the ", $key, " were read again")),)*
+                }
+            }
+
             const fn gauge(self) -> (&'static str, &'static str) {
                 match self { $(Self::$name => ($gauge, $help),)* }
             }
@@ -83,12 +89,12 @@ impl ReloadStatus {
 
     /// Calls `each` for every number.
     pub fn each(&self, each: &mut EachNumber<'_>) {
-        for (result, counts) in [("taken", &self.taken), ("refused", &self.refused)] {
-            let help = "Times that the rules were read again";
-            let count = counts[Reloadable::Rules as usize].load(Ordering::Relaxed);
-            each("rules_reloads", help, &[("result", result)], count, false);
-        }
         for &what in Reloadable::ALL {
+            let (name, help) = what.counter();
+            for (result, counts) in [("taken", &self.taken), ("refused", &self.refused)] {
+                let count = counts[what as usize].load(Ordering::Relaxed);
+                each(name, help, &[("result", result)], count, false);
+            }
             let (name, help) = what.gauge();
             each(name, help, &[], self.fault(what).is_some().into(), true);
         }

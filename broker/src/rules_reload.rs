@@ -7,16 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::admin::ReloadRequest;
 use crate::config::RulesPlace;
-use crate::file_watch::FileWatch;
+use crate::file_watch::FileWatches;
 use crate::reload_status::{BY_CHANGE, BY_SIGNAL, ReloadStatus, Reloadable};
 use crate::shard_thread::{Control, ShardSender};
 
-/// How often the file is looked at.
-const LOOK: Duration = Duration::from_secs(1);
 /// How long the shards may take before the log says that they do.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -28,7 +26,7 @@ pub struct RulesReload {
     place: RulesPlace,
     shards: Vec<ShardSender>,
     status: Arc<ReloadStatus>,
-    watch: FileWatch,
+    watches: FileWatches,
     /// Requests of operators.
     requests: mpsc::Receiver<ReloadRequest>,
 }
@@ -40,33 +38,28 @@ impl RulesReload {
         shards: Vec<ShardSender>,
         status: Arc<ReloadStatus>,
     ) -> (Self, mpsc::Sender<ReloadRequest>) {
-        let watch = FileWatch::new(place.path.clone());
+        let watches = FileWatches::new([place.path.clone()]);
         let (sender, requests) = mpsc::channel(REQUESTS);
-        (Self { place, shards, status, watch, requests }, sender)
+        (Self { place, shards, status, watches, requests }, sender)
     }
 
     /// Looks at the file, and reads it when it has changed or when asked to.
     pub async fn run(mut self, asked: Arc<Notify>) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let (mut is_asked, mut request) = (false, None);
-            // All are cancel-safe.
+            // Both are cancel-safe.
             tokio::select! {
-                () = asked.notified() => is_asked = true,
-                Some(asking) = self.requests.recv() => request = Some(asking),
-                _ = looks.tick() => {}
-            }
-            if self.watch.has_changed() || is_asked || request.is_some() {
-                let by = match &request {
-                    Some(request) => request.by.as_str(),
-                    None if is_asked => BY_SIGNAL,
-                    None => BY_CHANGE,
-                };
-                let result = self.reload(by).await;
-                if let Some(request) = request {
+                look = self.watches.next(&asked) => {
+                    if look.is_asked || look.has_changed {
+                        let by = if look.is_asked { BY_SIGNAL } else { BY_CHANGE };
+                        // How it went is in the status.
+                        let _ = self.reload(by).await;
+                    }
+                }
+                Some(ReloadRequest { by, answer }) = self.requests.recv() => {
+                    // What is read now needs no second reading.
+                    self.watches.have_changed();
                     // Who asked may have waited long enough.
-                    let _ = request.answer.send(result);
+                    let _ = answer.send(self.reload(&by).await);
                 }
             }
         }

@@ -5,18 +5,13 @@
 //! is told.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::AdminTls;
-use crate::file_watch::FileWatch;
+use crate::file_watch::FileWatches;
 use crate::reload_status::{BY_CHANGE, BY_SIGNAL, ReloadStatus, Reloadable};
 use crate::transport::tls::{TlsEndpoint, TlsFiles};
-
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// What reads them again.
 pub struct TlsReload {
@@ -25,7 +20,7 @@ pub struct TlsReload {
     /// That of the admin port, if it has one.
     admin: Option<Arc<AdminTls>>,
     status: Arc<ReloadStatus>,
-    watches: Vec<FileWatch>,
+    watches: FileWatches,
 }
 
 impl TlsReload {
@@ -36,30 +31,21 @@ impl TlsReload {
         admin: Option<Arc<AdminTls>>,
         status: Arc<ReloadStatus>,
     ) -> Self {
-        let watches = files.paths().cloned().map(FileWatch::new).collect();
+        let watches = FileWatches::new(files.paths().cloned());
         Self { files, endpoints, admin, status, watches }
     }
 
     /// Looks at the files, and reads them when they have changed or when asked to.
     pub async fn run(mut self, asked: Arc<Notify>) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_changing = false;
         loop {
-            // Both are cancel-safe.
-            let is_asked = tokio::select! {
-                () = asked.notified() => true,
-                _ = looks.tick() => false,
-            };
-            // All are looked at, each time.
-            let changed =
-                self.watches.iter_mut().filter_map(|watch| watch.has_changed().then_some(())).count();
-            if is_asked {
+            let look = self.watches.next(&asked).await;
+            if look.is_asked {
                 self.reload(BY_SIGNAL);
-            } else if changed == 0 && is_changing {
+            } else if is_changing && !look.has_changed {
                 self.reload(BY_CHANGE);
             }
-            is_changing = changed > 0 && !is_asked;
+            is_changing = look.has_changed && !look.is_asked;
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
@@ -18,20 +18,18 @@ use axum::middleware::Next;
 use axum::response::IntoResponse;
 use serde_json::json;
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 
 use super::problem::Problem;
 use super::server::AdminCounters;
 use crate::audit::{AuditLog, shown_address};
 use crate::authentication::operators::{Operator, OperatorFile};
 use crate::back_off::{BackOff, Wait};
-use crate::file_watch::FileWatch;
+use crate::file_watch::FileWatches;
 use crate::reload_status::{BY_CHANGE, BY_SIGNAL, ReloadStatus, Reloadable};
 
 /// Longest token, in bytes.
 const MAX_TOKEN: usize = 512;
-/// How often the file is looked at.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Who may use the API, and how much.
 pub struct Access {
@@ -188,30 +186,24 @@ pub struct OperatorsReload {
     path: PathBuf,
     operators: Arc<ArcSwap<OperatorFile>>,
     status: Arc<ReloadStatus>,
-    watch: FileWatch,
+    watches: FileWatches,
 }
 
 impl OperatorsReload {
     /// Of a file that was read just now.
     pub fn new(path: PathBuf, operators: Arc<ArcSwap<OperatorFile>>, status: Arc<ReloadStatus>) -> Self {
-        let watch = FileWatch::new(path.clone());
-        Self { path, operators, status, watch }
+        let watches = FileWatches::new([path.clone()]);
+        Self { path, operators, status, watches }
     }
 
     /// Looks at the file, and reads it when it has changed or when asked to.
     pub async fn run(mut self, asked: Arc<Notify>) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Both are cancel-safe.
-            let is_asked = tokio::select! {
-                () = asked.notified() => true,
-                _ = looks.tick() => false,
-            };
-            if !self.watch.has_changed() && !is_asked {
+            let look = self.watches.next(&asked).await;
+            if !look.has_changed && !look.is_asked {
                 continue;
             }
-            let by = if is_asked { BY_SIGNAL } else { BY_CHANGE };
+            let by = if look.is_asked { BY_SIGNAL } else { BY_CHANGE };
             match OperatorFile::load(&self.path) {
                 Ok(file) => {
                     self.operators.store(Arc::new(file));
@@ -229,6 +221,8 @@ impl OperatorsReload {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -3,22 +3,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bugle_core::hub::{Credentials, SecretEntry};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::passwords::PasswordFile;
 use super::tokens::{TokenKeys, TokenSettings};
 use super::{Known, devices};
-use crate::file_watch::FileWatch;
+use crate::file_watch::FileWatches;
 use crate::reload_status::{BY_CHANGE, BY_SIGNAL, ReloadStatus, Reloadable};
 use crate::shard_thread::{Control, ShardSender};
-
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Where credentials come from.
 #[derive(Clone)]
@@ -89,7 +84,7 @@ pub struct CredentialsReload {
     known: Arc<ArcSwap<Known>>,
     shards: Vec<ShardSender>,
     status: Arc<ReloadStatus>,
-    watches: Vec<FileWatch>,
+    watches: FileWatches,
 }
 
 impl CredentialsReload {
@@ -100,25 +95,16 @@ impl CredentialsReload {
         shards: Vec<ShardSender>,
         status: Arc<ReloadStatus>,
     ) -> Self {
-        let watches = place.files().cloned().map(FileWatch::new).collect();
+        let watches = FileWatches::new(place.files().cloned());
         Self { place, known, shards, status, watches }
     }
 
     /// Looks at the files, and reads them when one has changed or when asked to.
     pub async fn run(mut self, asked: Arc<Notify>) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Both are cancel-safe.
-            let is_asked = tokio::select! {
-                () = asked.notified() => true,
-                _ = looks.tick() => false,
-            };
-            // All are looked at, each time.
-            let changed =
-                self.watches.iter_mut().filter_map(|watch| watch.has_changed().then_some(())).count();
-            if is_asked || changed > 0 {
-                self.reload(if is_asked { BY_SIGNAL } else { BY_CHANGE }).await;
+            let look = self.watches.next(&asked).await;
+            if look.is_asked || look.has_changed {
+                self.reload(if look.is_asked { BY_SIGNAL } else { BY_CHANGE }).await;
             }
         }
     }

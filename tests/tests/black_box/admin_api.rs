@@ -1,7 +1,7 @@
 //! The admin API: what operators see of clients and groups, and what they do about them.
 
 use bugle_device::Target;
-use bugle_tests::{App, Device, Gateway, Operators, Setup, Version, soon};
+use bugle_tests::{App, Device, Gateway, Operators, Setup, Version};
 use serde_json::{Value, json};
 
 async fn gateway(operators: &Operators, shards: u16, more: &str) -> Gateway {
@@ -217,12 +217,8 @@ async fn operators_are_read_again_when_their_file_changes() {
     let gateway = gateway(&operators, 1, "").await;
     gateway.admin_get(&first, "/clients").await;
     let second = operators.add("anna", &["--replace"]).await;
-    soon("the new token", async {
-        while gateway.admin(&second, "GET", "/clients", "").await.status != 200 {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    })
-    .await;
+    gateway.wait_metric("bugle_operators_reloads_total{result=\"taken\"}", |count| count == 1).await;
+    assert_eq!(gateway.admin(&second, "GET", "/clients", "").await.status, 200);
     assert_eq!(gateway.admin(&first, "GET", "/clients", "").await.status, 401);
     std::fs::write(operators.path(), "anna:nonsense\n").unwrap();
     gateway.wait_metric("bugle_operators_outdated", |value| value == 1).await;

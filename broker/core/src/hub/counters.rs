@@ -28,7 +28,7 @@ pub struct Counters {
     pub queued_bytes: u64,
     /// Bytes that wait for clients in memory, as if each had copies of its own.
     pub waiting_bytes: u64,
-    /// Deliveries refused because of that, though their mailbox had room.
+    /// Deliveries refused while that was as much as may.
     pub waiting_full: u64,
     /// Messages that the store should have had, and hadn't.
     pub queued_lost: u64,
@@ -192,7 +192,7 @@ impl Counters {
             self.waiting_bytes,
             true,
         );
-        let help = "Deliveries refused because limits.waiting_bytes was reached";
+        let help = "Deliveries refused while as much waited as limits.waiting_bytes lets";
         one("waiting_full", help, self.waiting_full, false);
         one("subscriptions", "Groups and topic filters subscribed to", self.subscriptions, true);
         let help = "Memberships and subscriptions that new rules ended";

@@ -91,7 +91,9 @@ impl Shard {
         let sender = keys(self, round.signal.sender.as_str());
         // By position: filling mailboxes changes no group.
         let place = self.groups.get_index_of(group);
-        self.begin_giving(self.groups.get(group).map_or(0, |members| members.len()));
+        let members = place.and_then(|place| self.groups.get_index(place));
+        let count = members.map_or(0, |(_, members)| members.len());
+        self.begin_giving(count);
         let mut at = 0;
         while let Some((key, reception)) = place.and_then(|place| self.member(place, at)) {
             at += 1;
@@ -284,7 +286,9 @@ impl Shard {
         {
             let queue = self.queues.of(identity.as_str()).and_then(|queue| self.queues.get(queue));
             let after = queue.map_or(0, Queue::last);
-            client.mailbox.try_push_behind(after, delivery, messages, bytes)?;
+            let result = client.mailbox.try_push_behind(after, delivery, messages, bytes);
+            self.counters.waiting_full += u64::from(is_pressed && result.is_err());
+            result?;
             self.counters.mailed += 1;
             self.weigh(key);
             return Ok(());
