@@ -286,9 +286,10 @@ impl Shard {
         {
             let queue = self.queues.of(identity.as_str()).and_then(|queue| self.queues.get(queue));
             let after = queue.map_or(0, Queue::last);
-            let result = client.mailbox.try_push_behind(after, delivery, messages, bytes);
-            self.counters.waiting_full += u64::from(is_pressed && result.is_err());
-            result?;
+            if let Err(refused) = client.mailbox.try_push_behind(after, delivery, messages, bytes) {
+                self.counters.waiting_full += u64::from(is_pressed);
+                return Err(refused);
+            }
             self.counters.mailed += 1;
             self.weigh(key);
             return Ok(());
